@@ -1,0 +1,67 @@
+"""`run.json`: all that a trainer pod is told, and the trainer's only input.
+
+The operator writes it into the ConfigMap of an attempt. On a machine without Kubernetes a user
+writes it by hand, or hands over the manifest of an `LLMTrainRun` as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated
+
+from pydantic import Field
+
+from llmtrain_api.base import ApiModel
+from llmtrain_api.run import RunSpec
+
+SPEC_FIELDS_THAT_MAKE_THE_RESULT = (
+    "stage",
+    "model",
+    "datasets",
+    "evaluation",
+    "sft",
+    "tuning",
+    "training",
+    "output",
+)
+
+
+class RunFile(ApiModel):
+    """One attempt of one run, as the trainer sees it."""
+
+    name: Annotated[str, Field(max_length=63)]
+    """Name of the run."""
+
+    namespace: Annotated[str, Field(max_length=63)] = ""
+    """Namespace of the run; empty on a machine without Kubernetes."""
+
+    uid: Annotated[str, Field(max_length=64)] = ""
+    """UID of the LLMTrainRun; empty on a machine without Kubernetes."""
+
+    attempt: Annotated[int, Field(ge=1)] | None = None
+    """Number of the attempt. Default: the next one that the output prefix does not know."""
+
+    spec: RunSpec
+    """The spec with all defaults in place."""
+
+    master_address: Annotated[str, Field(max_length=253)] = "127.0.0.1"
+    """Host name of node 0, where all processes meet."""
+
+    progress_url: Annotated[str, Field(max_length=512)] = ""
+    """Where progress is posted; empty for nowhere."""
+
+
+def spec_hash(spec: RunSpec) -> str:
+    """Returns the SHA-256 of what the trained weights follow from, as 64 hex digits.
+
+    Where pods run, how often they restart and how storage is reached do not count; the number of
+    processes does, since it decides which process sees which rows.
+    """
+    whole = spec.to_dict()
+    parts: dict[str, object] = {
+        name: whole[name] for name in SPEC_FIELDS_THAT_MAKE_THE_RESULT if name in whole
+    }
+    parts["topology"] = [spec.workers.nodes, spec.workers.processes_per_node]
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

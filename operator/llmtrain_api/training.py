@@ -1,0 +1,206 @@
+"""What is trained on what and how: the blocks of a run's spec that the trainer reads.
+
+Names are those of transformers and TRL in camelCase, so that `learning_rate` there is
+`learningRate` here. Defaults that differ from theirs say so.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from llmtrain_api.base import ApiModel, Uri
+from llmtrain_api.markers import CEL, Atomic, FreeObject
+
+
+class Model(ApiModel):
+    """The model that training starts from."""
+
+    uri: Uri
+    """Folder of a Hugging Face model: `config.json`, safetensors weights and the tokenizer."""
+
+
+class Dataset(ApiModel):
+    """One source of training rows."""
+
+    uri: Uri
+    """A `.jsonl` object (one JSON object a line) or a `.json` object (one list of objects)."""
+
+    format: Literal["Alpaca", "Messages", "PromptCompletion"]
+    """How a row reads. `Alpaca`: `instruction`, optional `input` and `system`, `output`. `Messages`:
+    `messages`, a list of `role` and `content` as in the OpenAI format. `PromptCompletion`: `prompt` and
+    `completion`, trained as plain text without a chat template."""
+
+
+class Evaluation(ApiModel):
+    """Loss on rows that are held out of training."""
+
+    fraction: Annotated[float, Field(gt=0, lt=1)]
+    """Share of the rows held out, between 0 and 1. Which rows is a function of their content, so
+    the split stays the same when rows are added, moved or repeated."""
+
+    every_steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    """Optimizer steps between two evaluations. Default: only once, at the end."""
+
+    batch_size: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Rows per process and forward pass. Default: `training.microBatchSize`."""
+
+
+class SFT(ApiModel):
+    """Supervised fine-tuning, `stage: SFT`."""
+
+    packing: bool = False
+    """Several rows share one sequence of `training.maxLength` tokens, without seeing each other.
+    `training.globalBatchSize` then counts packed sequences."""
+
+    loss: Literal["AnswersOnly", "AllTokens"] = "AnswersOnly"
+    """What is trained: the assistant's answers and completions, end of turn included, or every token."""
+
+
+class LoRA(ApiModel):
+    """Low-rank adapters, by PEFT."""
+
+    rank: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Rank of the update, PEFT's `r`. Default: 16 (PEFT: 8)."""
+
+    alpha: Annotated[int, Field(ge=1, le=4096)] = 32
+    """The update is scaled by `alpha / rank`, PEFT's `lora_alpha`. Default: 32 (PEFT: 8)."""
+
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout on the adapter's input. Default: 0, as in PEFT."""
+
+    target_modules: (
+        Annotated[
+            list[Annotated[str, Field(min_length=1, max_length=256)]],
+            Field(min_length=1, max_length=64),
+            Atomic(),
+        ]
+        | None
+    ) = None
+    """Names of the linear layers that get an adapter, such as `q_proj`. Default: all linear layers
+    but the output head (PEFT's `all-linear`)."""
+
+
+class Tuning(ApiModel):
+    """Which weights are trained."""
+
+    method: Literal["LoRA", "Full"]
+    """`LoRA` trains adapters beside the frozen model; `Full` trains every weight, kept in fp32."""
+
+    lora: LoRA | None = None
+    """Settings of `method: LoRA`; refused with any other method."""
+
+
+class Training(ApiModel):
+    """How training runs: the optimizer, the batch, the schedule."""
+
+    epochs: Annotated[float, Field(gt=0, le=10_000)] | None = None
+    """Passes over the training rows, transformers' `num_train_epochs`. Exactly one of `epochs` and
+    `maxSteps` must be set."""
+
+    max_steps: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
+    """Optimizer steps, transformers' `max_steps`."""
+
+    global_batch_size: Annotated[int, Field(ge=1, le=1_000_000)]
+    """Rows per optimizer step over all processes. Gradient accumulation is derived:
+    globalBatchSize = nodes x processesPerNode x microBatchSize x accumulation."""
+
+    micro_batch_size: Annotated[int, Field(ge=1, le=4096)] = 1
+    """Rows per process and forward pass, transformers' `per_device_train_batch_size`. Default: 1
+    (transformers: 8)."""
+
+    max_length: Annotated[int, Field(ge=8, le=10_000_000)] = 1024
+    """Longest row in tokens; longer rows are cut at the end. Default: TRL's `SFTConfig.max_length`."""
+
+    learning_rate: Annotated[float, Field(gt=0, lt=1)]
+    """Peak learning rate. Required, since the right value differs by a factor of 10 between LoRA
+    (about 2.0e-4) and full tuning (about 2.0e-5)."""
+
+    lr_scheduler_type: Literal[
+        "linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"
+    ] = "linear"
+    """Schedule of the learning rate, by transformers' name. Default: transformers' `linear`."""
+
+    warmup_steps: Annotated[float, Field(ge=0, le=10_000_000)] = 0
+    """Steps of linear warm-up; a value below 1 is a share of all steps. Default: 0, as in transformers."""
+
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """AdamW's decoupled weight decay. Default: 0, as in transformers."""
+
+    max_grad_norm: Annotated[float, Field(ge=0, le=1_000_000)] = 1.0
+    """Gradients are clipped to this norm; 0 leaves them as they are. Default: 1, as in transformers."""
+
+    optim: Annotated[str, Field(min_length=1, max_length=64)] = "adamw_torch"
+    """Optimizer, by transformers' name (`OptimizerNames`). Default: `adamw_torch`."""
+
+    precision: Literal["Auto", "BF16", "FP32"] = "Auto"
+    """Number format of the forward and backward pass. `Auto`: bf16 where the device computes in it, else
+    fp32. What was chosen is in `status.resolved.precision`."""
+
+    activation_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time. Default:
+    off, as in transformers."""
+
+    logging_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 10
+    """Optimizer steps between two lines of the training log. Default: 10, as in TRL."""
+
+    seed: Annotated[int, Field(ge=0, le=4_294_967_295)] = 42
+    """Seed of sample order, dropout and new weights. Default: 42, as in transformers."""
+
+    arguments: Annotated[dict[str, Any], FreeObject()] = {}
+    """Any other argument of TRL's `SFTConfig`, by its own name (`adam_beta2: 0.95`). Checked when the
+    trainer starts; an argument that a field of this spec owns is refused with that field's name."""
+
+
+class Checkpoint(ApiModel):
+    """Checkpoints from which a run goes on after a failure or a preemption."""
+
+    every_steps: Annotated[int, Field(ge=1, le=10_000_000)] = 500
+    """Optimizer steps between two checkpoints. Default: 500, transformers' `save_steps`."""
+
+    keep: Annotated[int, Field(ge=1, le=100)] = 2
+    """Newest verified checkpoints that stay in storage. Default: 2."""
+
+
+class Export(ApiModel):
+    """What is written at the end."""
+
+    merge_adapter: bool = False
+    """With `method: LoRA`: also write the base model with the adapter merged in. Default: only the
+    adapter is written, to `adapter/`."""
+
+
+class Output(ApiModel):
+    """Where results go."""
+
+    uri: Uri
+    """Prefix that this run owns. Applying the same spec again resumes there, or ends at once when it
+    is finished; a run with another spec is refused."""
+
+    export: Export = Export()
+    """What is written at the end."""
+
+
+class Storage(ApiModel):
+    """How object storage is reached; one account for all URIs of the run."""
+
+    secret_name: Annotated[str, Field(min_length=1, max_length=253)] | None = None
+    """Secret in the run's namespace with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and optional
+    AWS_SESSION_TOKEN; a change of it reaches running pods. Default: none, for workload identity."""
+
+    endpoint: Annotated[str, Field(pattern=r"^https?://[^/ ]+$", max_length=512)] | None = None
+    """URL of an S3 server, such as `http://minio.storage:9000`. Default: AWS."""
+
+    region: Annotated[str, Field(min_length=1, max_length=64)] = "us-east-1"
+    """Region of the buckets. Default: us-east-1."""
+
+
+ONE_OF_EPOCHS_AND_STEPS = CEL(
+    "has(self.epochs) != has(self.maxSteps)",
+    "set exactly one of epochs and maxSteps",
+)
+LORA_ONLY_WITH_LORA = CEL(
+    "self.method == 'LoRA' || !has(self.lora)",
+    "lora is only for method LoRA: remove it, or set method: LoRA",
+)
