@@ -1,0 +1,105 @@
+"""The folder in which the launcher and its training processes meet, and the files they exchange.
+
+    launcher writes                         training processes write
+    job.json   what to do                   trainer_log.jsonl        rank 0, one line per logging step
+    stop       save a checkpoint and end    activity.json            rank 0, what it is doing
+                                            resolved.json            rank 0, what was chosen
+                                            out/checkpoint-<step>/   all ranks; .saved-rank-<r> last
+                                            failure-rank-<r>.json    a rank that fails, before it exits
+                                            preempted                rank 0, after `stop` was obeyed
+                                            final/                   rank 0, results; .done last
+
+Files are the whole interface: no torch in the launcher, no storage in the training processes. A
+file that the other side reads while it is written is replaced as a whole (`write_atomically`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from llmtrain_api.base import ApiModel
+from llmtrain_api.exits import ExitClass
+from llmtrain_api.runfile import RunFile
+
+JOB = "job.json"
+STOP = "stop"
+TRAINER_LOG = "trainer_log.jsonl"
+ACTIVITY = "activity.json"
+RESOLVED = "resolved.json"
+PREEMPTED = "preempted"
+CHECKPOINTS = "out"
+FINAL = "final"
+DONE = ".done"
+
+
+class InputFile(ApiModel):
+    """One downloaded object."""
+
+    uri: str
+    path: str
+    size: int
+    etag: str
+    sha256: str
+
+
+class Job(ApiModel):
+    """What the launcher tells the training processes of its node."""
+
+    run: RunFile
+    """The run file; its `attempt` is set."""
+
+    restart: int
+    """Number of the restart within the attempt, from 0."""
+
+    node: int
+    """Index of this node, from 0."""
+
+    model_path: str
+    """Folder with the downloaded model."""
+
+    dataset_files: list[InputFile]
+    """The downloaded data, in the order of `spec.datasets`."""
+
+    resume_from: str | None = None
+    """Folder of a verified checkpoint, or none to start from step 0."""
+
+
+class Activity(ApiModel):
+    """What rank 0 is doing."""
+
+    activity: Literal["Loading", "Training", "Evaluating", "Saving", "Finishing"]
+    message: str = ""
+
+
+class RankFailure(ApiModel):
+    """How one training process failed."""
+
+    exit_class: ExitClass
+    message: str
+    exception: str = ""
+    rank: int
+    step: int | None = None
+    time: str
+
+
+def failure_file(rank: int) -> str:
+    """Returns the name of the file in which `rank` says how it failed."""
+    return f"failure-rank-{rank}.json"
+
+
+def checkpoint_folder(step: int) -> str:
+    """Returns a checkpoint's path in the folder, as transformers names it."""
+    return f"{CHECKPOINTS}/checkpoint-{step}"
+
+
+def saved_marker(rank: int) -> str:
+    """Returns the name of the file by which `rank` says that its part of a checkpoint is written."""
+    return f".saved-rank-{rank}"
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replaces `path` as a whole, so that a reader sees the old or the new text."""
+    draft = path.with_name(path.name + ".tmp")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
