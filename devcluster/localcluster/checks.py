@@ -1,0 +1,133 @@
+"""What the machine must have, and the command that mends what it lacks."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from localcluster import cgroups, node
+from localcluster.settings import BRIDGE, CACHE, PROGRAMS, STATE
+from localcluster.shell import DevclusterError, run, say, succeeds
+
+_PACKAGES = {
+    # Program: the Debian package that brings it.
+    "buildah": "buildah",
+    "conntrack": "conntrack",
+    "containerd": "containerd",
+    "debootstrap": "debootstrap",
+    "ip": "iproute2",
+    "iptables": "iptables",
+    "openssl": "openssl",
+    "runc": "runc",
+    "umount": "mount",
+}
+_CNI_PACKAGE = "containernetworking-plugins"
+_SOCKET_ROOM = 60
+"""Characters for the path of `.devcluster`: the kubelet's sockets add 45, and 107 are allowed."""
+_DISK_GIB = 45
+_GO_MODULES = sorted(PROGRAMS.glob("*/go.mod"))
+
+
+@dataclass(frozen=True)
+class Lack:
+    """Something missing, and how to mend it."""
+
+    what: str
+    remedy: str
+
+
+def missing_packages() -> list[str]:
+    """Returns the Debian packages to install."""
+    path = os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin"
+    names = [name for tool, name in _PACKAGES.items() if not shutil.which(tool, path=path)]
+    return sorted(names if node.cni_programs() else [*names, _CNI_PACKAGE])
+
+
+def _go_lack() -> Lack | None:
+    stated = [re.findall(r"^go (\d+)\.(\d+)", file.read_text(), re.M) for file in _GO_MODULES]
+    wanted = max((int(major), int(minor)) for found in stated for major, minor in found)
+    version = f"{wanted[0]}.{wanted[1]}"
+    remedy = f"Install Go {version} or newer (https://go.dev/dl/) and put `go` on the PATH"
+    if not shutil.which("go"):
+        return Lack("Go is missing", remedy)
+    found = re.search(r"go(\d+)\.(\d+)", run(["go", "version"]))
+    if found and tuple(map(int, found.groups())) < wanted:
+        return Lack(f"Go {found[1]}.{found[2]} is too old", remedy)
+    return None
+
+
+def _rights() -> Iterator[Lack]:
+    """Tries what only a machine's real root may do."""
+    try:
+        for index in (0,):
+            existed = bool(cgroups.members(index))
+            cgroups.create(index)
+            if not existed:
+                cgroups.remove(index)
+    except DevclusterError as error:
+        yield Lack("no control groups", str(error))
+    if shutil.which("ip") and not Path(f"/sys/class/net/{BRIDGE}").exists():
+        probe = "llmtrainprobe"
+        if succeeds(["ip", "link", "add", probe, "type", "bridge"]):
+            succeeds(["ip", "link", "delete", probe])
+        else:
+            yield Lack("no network bridge can be made", "Run `modprobe bridge`, as real root")
+    if shutil.which("iptables") and not succeeds(["iptables", "-w", "-t", "nat", "-S"]):
+        yield Lack("iptables does not work", "Run `modprobe iptable_nat`, as real root")
+    if "overlay" not in Path("/proc/filesystems").read_text():
+        yield Lack("no overlay file system", "Run `modprobe overlay`, as real root")
+
+
+def lacks() -> Iterator[Lack]:
+    """Yields all that keeps the cluster from running here."""
+    if sys.platform != "linux":
+        yield Lack("this is not Linux", "Use a Linux machine, for instance Debian 12")
+        return
+    if packages := missing_packages():
+        command = f"apt-get install --yes --no-install-recommends {' '.join(packages)}"
+        yield Lack(f"packages are missing: {', '.join(packages)}", f"Run `{command}`")
+    if lack := _go_lack():
+        yield lack
+    if len(str(STATE)) > _SOCKET_ROOM:
+        remedy = f"Clone to a place whose path is shorter by {len(str(STATE)) - _SOCKET_ROOM}"
+        yield Lack(f"`{STATE}` is too long for the sockets in it", remedy)
+    if os.geteuid() != 0:
+        yield Lack("not root", "Run it as root: it makes interfaces, mounts and control groups")
+    else:
+        yield from _rights()
+    free = shutil.disk_usage(next(path for path in CACHE.parents if path.exists())).free // 2**30
+    if free < _DISK_GIB and not CACHE.exists():
+        remedy = "Free some: programs take 10, images 15 and two nodes that train 18"
+        yield Lack(f"{free} GiB of disk are free, of {_DISK_GIB}", remedy)
+
+
+def require_essentials() -> None:
+    """Stops early, with the remedy, where `up` could not work.
+
+    Raises:
+        DevclusterError: The machine lacks something.
+    """
+    if os.geteuid() != 0 or missing_packages():
+        found = [f"{lack.what}. {lack.remedy}" for lack in lacks()]
+        raise DevclusterError("; ".join(found))
+
+
+def check(*, install: bool) -> bool:
+    """Prints what is missing, or installs the packages among it. Returns whether all is there."""
+    packages = missing_packages()
+    if install and packages and os.geteuid() == 0 and shutil.which("apt-get"):
+        say(f"installing Debian packages: {' '.join(packages)}")
+        env = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+        subprocess.run(["apt-get", "update", "-qq"], env=env, check=False)
+        command = ["apt-get", "install", "--yes", "-qq", "--no-install-recommends", *packages]
+        subprocess.run(command, env=env, check=False)
+    found = list(lacks())
+    for lack in found:
+        say(f"missing: {lack.what}. {lack.remedy}")
+    if not found:
+        say("this machine has all that the cluster needs")
+    return not found

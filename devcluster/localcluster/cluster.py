@@ -1,0 +1,170 @@
+"""The cluster as a whole: up, down, and the faults that tests ask for."""
+
+import shlex
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from localcluster import api, cgroups, control_plane, keys, mounts, network, node, programs, storage
+from localcluster.settings import (
+    KUBECONFIG,
+    NODES,
+    REGION,
+    REGISTRY,
+    REPOSITORY,
+    RUN,
+    S3,
+    STATE,
+    node_name,
+)
+from localcluster.shell import DevclusterError, lock, say, step, wait_until, write
+from localcluster.supervisor import boot_id, ensure, pid_of, recorded, send, stop
+
+_OWNER = RUN / "owner"
+_BOOT = STATE / "boot-id"
+_KEPT = ("registry", "images.json")
+"""What `down` leaves: the pushed images, so that the next `up` need not push them again."""
+
+
+@contextmanager
+def _exclusively() -> Iterator[None]:
+    """Holds the machine's lock, and makes sure that the cluster is this clone's or nobody's."""
+    with lock(RUN.with_suffix(".lock")):
+        owner = Path(_OWNER.read_text()) if _OWNER.exists() else STATE
+        if owner != STATE and _is_alive():
+            if owner.parent.exists():
+                raise DevclusterError(
+                    f"the cluster of `{owner.parent}` runs on this machine, and there is room "
+                    f"for one. Stop it with `{owner.parent}/devcluster/devcluster down`"
+                )
+            say(f"ending the cluster of `{owner.parent}`, a folder that is gone")
+            _teardown(owner)
+        yield
+
+
+def _is_alive() -> bool:
+    return any(map(pid_of, recorded())) or any(map(cgroups.members, NODES))
+
+
+def up() -> None:
+    """Starts whatever of the cluster does not run or does not answer."""
+    begin = time.monotonic()
+    programs.build()
+    with _exclusively():
+        if _BOOT.exists() and _BOOT.read_text() != boot_id():
+            say("the machine has been started anew: so is the cluster, with empty stores")
+            _teardown(STATE)
+        _prepare()
+        node_runtimes = [node.containerd(index) for index in NODES]
+        ensure(control_plane.etcd(), storage.registry(), storage.s3(), *node_runtimes)
+        ensure(control_plane.apiserver())
+        control_plane.grant()
+        ensure(
+            control_plane.controller_manager(),
+            control_plane.scheduler(),
+            control_plane.dns(),
+        )
+        for index in NODES:
+            node.import_pause_image(index)
+        ensure(*map(node.kubelet, NODES), control_plane.proxy())
+        if not all(api.node_is_ready(node_name(index)) for index in NODES):
+            with step("nodes ready"):
+                for index in NODES:
+                    node.await_ready(index)
+    say(f"  {time.monotonic() - begin:6.1f} s  in all. Use it with: . {STATE}/env")
+
+
+def _prepare() -> None:
+    """Writes and creates what the processes need."""
+    if not _OWNER.exists() and not _BOOT.exists() and network.has_kubernetes_rules():
+        raise DevclusterError(
+            "another Kubernetes has its rules in this machine's packet filter (chain "
+            "KUBE-SERVICES). Stop that one, then remove its rules with `kube-proxy --cleanup`"
+        )
+    RUN.mkdir(parents=True, exist_ok=True)
+    write(_OWNER, str(STATE))
+    keys.create()
+    write(_BOOT, boot_id())
+    network.create()
+    _write_env()
+
+
+def _write_env() -> None:
+    """Writes the file that a shell sources to use the cluster."""
+    s3_keys = storage.s3_keys()
+    values = {
+        "KUBECONFIG": str(KUBECONFIG),
+        "AWS_ENDPOINT_URL": f"http://{S3}",
+        "AWS_REGION": REGION,
+        "AWS_ACCESS_KEY_ID": s3_keys.access,
+        "AWS_SECRET_ACCESS_KEY": s3_keys.secret,
+        "DENIED_AWS_ACCESS_KEY_ID": s3_keys.denied_access,
+        "DENIED_AWS_SECRET_ACCESS_KEY": s3_keys.denied_secret,
+        "IMAGE_REGISTRY": REGISTRY,
+    }
+    lines = [f"export {key}={shlex.quote(value)}" for key, value in values.items()]
+    lines.append(f'export PATH="{programs.folder()}/bin:$PATH"')
+    write(STATE / "env", "\n".join(lines) + "\n")
+
+
+def down() -> None:
+    """Ends the cluster and removes all of it but the pushed images."""
+    with _exclusively(), step("cluster ended and removed"):
+        _teardown(STATE)
+
+
+def _teardown(state: Path) -> None:
+    """Ends what runs, then removes the traces: rules, interfaces, mounts, groups, folders."""
+    for index in NODES:
+        cgroups.kill(index)
+    # The stores are deleted below, so only the registry, whose store is kept, ends in peace.
+    stop("registry", grace=5)
+    stop(*recorded())
+    network.remove()
+    for index in NODES:
+        node.remove_leftovers(index, state)
+    if state.exists():
+        for entry in state.iterdir():
+            if entry.name not in _KEPT:
+                mounts.delete(entry)
+    mounts.delete(RUN)
+
+
+def kill_node(index: int) -> None:
+    """Cuts a node's power, so to speak."""
+    with _exclusively(), step(f"{node_name(index)} killed"):
+        node.kill(index)
+
+
+def start_node(index: int) -> None:
+    """Starts a node that was killed."""
+    with _exclusively(), step(f"{node_name(index)} ready"):
+        node.start(index)
+
+
+def restart_apiserver(*, number: signal.Signals, seconds_away: float) -> None:
+    """Ends the API server by a signal and starts it again after a while."""
+    with _exclusively():
+        with step("apiserver ended"):
+            send("apiserver", number)
+            if not wait_until(lambda: not pid_of("apiserver"), seconds=90):
+                raise DevclusterError("the API server did not end within 90 s")
+        time.sleep(seconds_away)
+        ensure(control_plane.apiserver())
+
+
+def status() -> bool:
+    """Prints what runs. Returns whether all of it does."""
+    names = recorded()
+    if not names:
+        say(f"no cluster runs; start one with `{REPOSITORY}/devcluster/devcluster up`")
+        return False
+    for name in names:
+        pid = pid_of(name)
+        say(f"{name:22} {f'process {pid}' if pid else 'NOT RUNNING'}")
+    ready = {node_name(index): api.node_is_ready(node_name(index)) for index in NODES}
+    for name, is_ready in ready.items():
+        say(f"{name:22} {'ready' if is_ready else 'NOT READY'}")
+    return all(map(pid_of, names)) and all(ready.values())

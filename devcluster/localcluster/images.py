@@ -1,0 +1,9 @@
+"""Builds the project's images."""
+
+
+def build() -> None:
+    """Builds."""
+
+
+def push() -> None:
+    """Pushes."""

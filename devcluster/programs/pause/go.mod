@@ -1,0 +1,3 @@
+module llmtrain.dev/devcluster/pause
+
+go 1.25.0
