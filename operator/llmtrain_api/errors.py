@@ -33,7 +33,10 @@ class ConfigError(LLMTrainError):
 
 
 class DataError(LLMTrainError):
-    """An input is missing, empty or malformed. `place` is its URI, with the line where there is one."""
+    """An input is missing, empty or malformed.
+
+    `place` is its URI, with the line where there is one.
+    """
 
     exit_class = ExitClass.DATA
 

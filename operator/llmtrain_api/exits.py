@@ -57,7 +57,8 @@ EXIT_POLICIES: dict[ExitClass, ExitPolicy] = {
         retry=False,
         counts=False,
         hint="Lower training.microBatchSize or training.maxLength, set"
-        " training.activationCheckpointing, or give the workers more memory, in a run of a new name.",
+        " training.activationCheckpointing, or give the workers more memory, in a run of a new"
+        " name.",
     ),
     ExitClass.DIVERGED: ExitPolicy(
         83,

@@ -29,14 +29,14 @@ MAX_NAME_LENGTH = 40
 NAME_RULE = CEL(
     f"size(self.metadata.name) <= {MAX_NAME_LENGTH} &&"
     " self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
-    f"metadata.name: use at most {MAX_NAME_LENGTH} lower-case letters, digits and '-', starting with a"
-    " letter and ending with a letter or digit: Services and host names are made of it",
+    f"metadata.name: use at most {MAX_NAME_LENGTH} lower-case letters, digits and '-', starting"
+    " with a letter and ending with a letter or digit: Services and host names are made of it",
 )
 BATCH_RULE = CEL(
     "self.training.globalBatchSize % (self.workers.nodes * self.workers.processesPerNode *"
     " self.training.microBatchSize) == 0",
     "training.globalBatchSize must be a multiple of workers.nodes x workers.processesPerNode x"
-    " training.microBatchSize, so that every process takes the same number of micro-batches per step",
+    " training.microBatchSize, so that every process takes the same number of micro-batches",
 )
 
 
@@ -48,8 +48,11 @@ class RestartPolicy(ApiModel):
 
 
 class RunSpec(ApiModel):
-    """What to train, on what, and where to. Frozen once the run has started, except `suspend`,
-    `retry`, `ttlSecondsAfterFinished` and `restartPolicy.maxRestarts`."""
+    """What to train, on what, and where to.
+
+    Frozen once the run has started, except `suspend`, `retry`, `ttlSecondsAfterFinished` and
+    `restartPolicy.maxRestarts`.
+    """
 
     stage: Literal["SFT"]
     """The kind of training. `SFT`: supervised fine-tuning."""
@@ -88,18 +91,20 @@ class RunSpec(ApiModel):
     """What happens after a failure."""
 
     start_timeout_seconds: Annotated[int, Field(ge=10, le=31_536_000)] = 86_400
-    """Seconds in which all pods of an attempt must be running; then the run has failed. What may heal
-    until then (no room, a missing Secret, an image that cannot be pulled) is reported in the condition
-    `WorkersReady`. Default: a day."""
+    """Seconds in which all pods of an attempt must be running; then the run has failed. What may
+    heal until then (no room, a missing Secret, an image that cannot be pulled) is reported in the
+    condition `WorkersReady`. Default: a day."""
 
     suspend: Annotated[bool, Mutable()] = False
-    """True stops the pods after a checkpoint, or keeps a run from starting; false goes on from there."""
+    """True stops the pods after a checkpoint, or keeps a run from starting; false goes on from
+    there."""
 
     retry: Annotated[int, Field(ge=0, le=1_000_000), Mutable()] = 0
     """Raise it to try a failed run again, from its last checkpoint and with new restarts."""
 
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=31_536_000), Mutable()] | None = None
-    """Seconds after which the Jobs of a finished run are deleted; the run itself stays. Default: never."""
+    """Seconds after which the Jobs of a finished run are deleted; the run itself stays. Default:
+    never."""
 
     @model_validator(mode="after")
     def _hold_the_rules_of_the_schema(self) -> Self:

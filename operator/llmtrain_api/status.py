@@ -31,7 +31,10 @@ class Phase(StrEnum):
 
 
 class ConditionType(StrEnum):
-    """The conditions of a run. There is no `Ready`: Flux would wait for it as long as a run trains."""
+    """The conditions of a run.
+
+    There is no `Ready`: Flux would wait for it as long as a run trains.
+    """
 
     ACCEPTED = "Accepted"
     WORKERS_READY = "WorkersReady"

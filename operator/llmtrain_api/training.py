@@ -28,9 +28,9 @@ class Dataset(ApiModel):
     """A `.jsonl` object (one JSON object a line) or a `.json` object (one list of objects)."""
 
     format: Literal["Alpaca", "Messages", "PromptCompletion"]
-    """How a row reads. `Alpaca`: `instruction`, optional `input` and `system`, `output`. `Messages`:
-    `messages`, a list of `role` and `content` as in the OpenAI format. `PromptCompletion`: `prompt` and
-    `completion`, trained as plain text without a chat template."""
+    """How a row reads. `Alpaca`: `instruction`, optional `input` and `system`, `output`.
+    `Messages`: `messages`, a list of `role` and `content` as in the OpenAI format.
+    `PromptCompletion`: `prompt` and `completion`, trained as plain text without a chat template."""
 
 
 class Evaluation(ApiModel):
@@ -55,7 +55,8 @@ class SFT(ApiModel):
     `training.globalBatchSize` then counts packed sequences."""
 
     loss: Literal["AnswersOnly", "AllTokens"] = "AnswersOnly"
-    """What is trained: the assistant's answers and completions, end of turn included, or every token."""
+    """What is trained: the assistant's answers and completions, end of turn included, or every
+    token."""
 
 
 class LoRA(ApiModel):
@@ -111,7 +112,8 @@ class Training(ApiModel):
     (transformers: 8)."""
 
     max_length: Annotated[int, Field(ge=8, le=10_000_000)] = 1024
-    """Longest row in tokens; longer rows are cut at the end. Default: TRL's `SFTConfig.max_length`."""
+    """Longest row in tokens; longer rows are cut at the end. Default: TRL's
+    `SFTConfig.max_length`."""
 
     learning_rate: Annotated[float, Field(gt=0, lt=1)]
     """Peak learning rate. Required, since the right value differs by a factor of 10 between LoRA
@@ -123,20 +125,22 @@ class Training(ApiModel):
     """Schedule of the learning rate, by transformers' name. Default: transformers' `linear`."""
 
     warmup_steps: Annotated[float, Field(ge=0, le=10_000_000)] = 0
-    """Steps of linear warm-up; a value below 1 is a share of all steps. Default: 0, as in transformers."""
+    """Steps of linear warm-up; a value below 1 is a share of all steps. Default: 0, as in
+    transformers."""
 
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
     """AdamW's decoupled weight decay. Default: 0, as in transformers."""
 
     max_grad_norm: Annotated[float, Field(ge=0, le=1_000_000)] = 1.0
-    """Gradients are clipped to this norm; 0 leaves them as they are. Default: 1, as in transformers."""
+    """Gradients are clipped to this norm; 0 leaves them as they are. Default: 1, as in
+    transformers."""
 
     optim: Annotated[str, Field(min_length=1, max_length=64)] = "adamw_torch"
     """Optimizer, by transformers' name (`OptimizerNames`). Default: `adamw_torch`."""
 
     precision: Literal["Auto", "BF16", "FP32"] = "Auto"
-    """Number format of the forward and backward pass. `Auto`: bf16 where the device computes in it, else
-    fp32. What was chosen is in `status.resolved.precision`."""
+    """Number format of the forward and backward pass. `Auto`: bf16 where the device computes in it,
+    else fp32. What was chosen is in `status.resolved.precision`."""
 
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time. Default:
@@ -149,8 +153,9 @@ class Training(ApiModel):
     """Seed of sample order, dropout and new weights. Default: 42, as in transformers."""
 
     arguments: Annotated[dict[str, Any], FreeObject()] = {}
-    """Any other argument of TRL's `SFTConfig`, by its own name (`adam_beta2: 0.95`). Checked when the
-    trainer starts; an argument that a field of this spec owns is refused with that field's name."""
+    """Any other argument of TRL's `SFTConfig`, by its own name (`adam_beta2: 0.95`). Checked when
+    the trainer starts; an argument that a field of this spec owns is refused with that field's
+    name."""
 
 
 class Checkpoint(ApiModel):
@@ -175,8 +180,8 @@ class Output(ApiModel):
     """Where results go."""
 
     uri: Uri
-    """Prefix that this run owns. Applying the same spec again resumes there, or ends at once when it
-    is finished; a run with another spec is refused."""
+    """Prefix that this run owns. Applying the same spec again resumes there, or ends at once when
+    it is finished; a run with another spec is refused."""
 
     export: Export = Export()
     """What is written at the end."""

@@ -118,7 +118,7 @@ class Workers(ApiModel):
 
 
 RESERVED_ENV = CEL(
-    "!has(self.env) || self.env.all(e, !e.name.startsWith('LLMTRAIN_') && !(e.name in"
-    " ['RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'LOCAL_WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT', 'HOME']))",
+    "!has(self.env) || self.env.all(e, !e.name.startsWith('LLMTRAIN_') && !(e.name in ['RANK',"
+    " 'LOCAL_RANK', 'WORLD_SIZE', 'LOCAL_WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT', 'HOME']))",
     "env: LLMTRAIN_*, HOME and the variables of torchrun are set by llmtrain: use another name",
 )
