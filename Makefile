@@ -1,0 +1,111 @@
+# Everything a person does here has a target: `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/llmtrain-devcluster
+UV := $(CACHE)/uv/bin/uv
+BIN := .venv/bin
+DEVCLUSTER := devcluster/devcluster
+WITH_CLUSTER := set -a; . .devcluster/env; set +a;
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | column -t -s $$'\t'
+
+# ---- the two commands of the README ------------------------------------------------------------
+
+.PHONY: demo
+demo:  ## one YAML to a trained model, on a real one-machine Kubernetes made here
+	@devcluster/demo
+
+.PHONY: test
+test: tools check test-unit test-torch test-e2e  ## every check and every test, cluster included
+
+# ---- environment -------------------------------------------------------------------------------
+
+.PHONY: tools
+tools:  ## install what a fresh machine lacks (Debian packages, uv)
+	@$(DEVCLUSTER) check --install
+
+$(UV):
+	@python3 -m venv $(CACHE)/uv && $(CACHE)/uv/bin/pip install -q 'uv>=0.9'
+
+.venv/.installed: pyproject.toml | $(UV)
+	@$(UV) venv -q --allow-existing --python python3.11 .venv
+	@UV_LINK_MODE=$${UV_LINK_MODE:-hardlink} $(UV) pip install -q --python .venv -e '.[operator,trainer]' --group dev --group demo
+	@touch $@
+
+.PHONY: venv
+venv: .venv/.installed  ## the development environment, in .venv
+
+.PHONY: requirements
+requirements: | $(UV)  ## pin the images' packages anew
+	@PATH=$(CACHE)/uv/bin:$$PATH requirements/compile.sh
+
+# ---- checks ------------------------------------------------------------------------------------
+
+.PHONY: fmt
+fmt: venv  ## format the code
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+.PHONY: check
+check: venv programs  ## lint, types, dependency rules, generated files, chart, links
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@PATH=$(BIN):$$PATH lint-imports
+	@$(BIN)/python -m llmtrain_api.crd --check crds
+	@git ls-files -z devcluster requirements .ci | xargs -0 grep -lIZE '^#!.*(ba)?sh' | xargs -0 $(BIN)/shellcheck -x
+	@$(CACHE)/current/helm lint --strict charts/llmtrain
+	@$(PYTEST) -q tests/docs
+
+.PHONY: crds
+crds: venv  ## write crds/ and docs/api.md from the models
+	@$(BIN)/python -m llmtrain_api.crd crds
+
+# ---- tests -------------------------------------------------------------------------------------
+
+.PHONY: test-unit
+test-unit: venv  ## tests without a cluster, network or torch, in seconds
+	@$(PYTEST) -q -m 'not e2e and not torch and not gpu' tests
+
+.PHONY: test-torch
+test-torch: venv  ## tests of training itself on tiny models, without a cluster
+	@OMP_NUM_THREADS=1 $(PYTEST) -q -m torch tests
+
+.PHONY: test-e2e
+test-e2e: venv install  ## tests on the one-machine cluster
+	@$(WITH_CLUSTER) $(PYTEST) -q --e2e -m e2e tests
+
+.PHONY: test-gpu
+test-gpu: venv  ## tests that need an NVIDIA GPU
+	@$(PYTEST) -q -m gpu tests
+
+.PHONY: bench
+bench: venv install  ## benchmarks against peers, as ratios in one run
+	@$(WITH_CLUSTER) $(BIN)/python -m benchmarks
+
+# ---- the one-machine cluster -------------------------------------------------------------------
+
+.PHONY: programs
+programs:  ## compile the cluster's programs (once, then cached)
+	@$(DEVCLUSTER) build
+
+.PHONY: cluster
+cluster: tools programs  ## start the one-machine cluster
+	@$(DEVCLUSTER) up
+
+.PHONY: cluster-down
+cluster-down:  ## end the cluster and leave nothing behind
+	@$(DEVCLUSTER) down
+
+.PHONY: images
+images: cluster | $(UV)  ## build both images and push them to the cluster's registry
+	@$(DEVCLUSTER) images build
+	@$(DEVCLUSTER) images push
+
+.PHONY: install
+install: images  ## install the operator into the cluster with the chart
+	@devcluster/install
