@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from llmtrain_api.markers import Format, FreeObject, IntOrString, Pattern
@@ -18,6 +20,7 @@ class ApiModel(BaseModel):
         extra="forbid",
         frozen=True,
         populate_by_name=True,
+        allow_inf_nan=False,  # Neither YAML nor the API server has a number for them.
         use_attribute_docstrings=True,  # The docstrings are what `kubectl explain` prints.
     )
 
@@ -44,7 +47,18 @@ Uri = Annotated[
 Name = Annotated[str, Field(min_length=1, max_length=253)]
 """The name of another object in the run's namespace."""
 
-Time = Annotated[str, Field(max_length=64), Format("date-time")]
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def _check_time(text: str) -> str:
+    """Holds what the API server holds: a time that it refuses would block a whole status."""
+    if not _RFC3339.fullmatch(text):
+        raise ValueError("not a time as in RFC 3339, such as 2026-11-21T15:04:05Z")
+    datetime.fromisoformat(text)
+    return text
+
+
+Time = Annotated[str, Field(max_length=64), Format("date-time"), AfterValidator(_check_time)]
 """A moment in UTC, RFC 3339, such as `2026-11-21T15:04:05Z`."""
 
 FreeFields = Annotated[dict[str, Any], FreeObject()]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from llmtrain_api.base import ApiModel, Time
 
 _Text = Annotated[str, Field(max_length=256)]
+_Count = Annotated[int, Field(ge=0, le=10**15)]
+"""Stays exact in JSON, whose numbers have 53 bits in many readers."""
 
 PROGRESS_PATH = "/v1alpha1/progress"
 
@@ -16,10 +18,10 @@ PROGRESS_PATH = "/v1alpha1/progress"
 class Progress(ApiModel):
     """How far training is: the newest values only, so any of them may be lost on the way."""
 
-    step: Annotated[int, Field(ge=0)]
+    step: _Count
     """Optimizer steps done, those of earlier attempts included."""
 
-    total_steps: Annotated[int, Field(ge=0)]
+    total_steps: _Count
     """Optimizer steps in all."""
 
     epoch: Annotated[float, Field(ge=0)] = 0
@@ -44,10 +46,10 @@ class Progress(ApiModel):
 class Checkpointed(ApiModel):
     """A checkpoint that is whole in storage."""
 
-    name: Annotated[str, Field(max_length=64)]
+    name: Annotated[str, Field(max_length=64, pattern=r"^[0-9]+-a[0-9]+r[0-9]+$")]
     """Its folder's name under `checkpoints/`, such as `120-a1r0`."""
 
-    step: Annotated[int, Field(ge=0)]
+    step: _Count
     """Optimizer steps done when it was saved."""
 
     time: Time
@@ -82,13 +84,13 @@ class Resolved(ApiModel):
     device: Annotated[str, Field(max_length=64)] | None = None
     """Device of the first process, such as `NVIDIA H100 80GB HBM3` or `cpu`."""
 
-    gradient_accumulation_steps: int | None = None
+    gradient_accumulation_steps: _Count | None = None
     """Micro-batches per process and optimizer step."""
 
-    trainable_parameters: int | None = None
+    trainable_parameters: _Count | None = None
     """Number of weights that are trained."""
 
-    total_parameters: int | None = None
+    total_parameters: _Count | None = None
     """Number of weights in all."""
 
     spec_hash: Annotated[str, Field(max_length=64)] | None = None
@@ -121,3 +123,11 @@ class Report(ApiModel):
 
     resolved: Resolved | None = None
     """What was chosen where the spec left it open."""
+
+    @model_validator(mode="after")
+    def _name_each_checkpoint_once(self) -> Self:
+        """Holds what the list in the status holds, where names are keys."""
+        names = [checkpoint.name for checkpoint in self.checkpoints]
+        if len(set(names)) < len(names):
+            raise ValueError("checkpoints: the same name twice")
+        return self

@@ -1,0 +1,70 @@
+"""The rules that freeze a run's spec once it has started: one for each field.
+
+A run has started when `status.attempt` is set. From then on every field must stay what it was,
+present or absent, unless its model marks it `Mutable`. A rule stands at the root of the object,
+since only there are status and spec both in sight, and reports at the field that it is about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from llmtrain_api.crd.schema import Schema
+from llmtrain_api.markers import MUTABLE
+
+_NOT_STARTED = "!has(oldSelf.status) || !has(oldSelf.status.attempt)"
+_MESSAGE = (
+    "cannot change once the run has started: set it back, or delete this run and apply it again"
+    " under another name and output"
+)
+
+Path = tuple[str, ...]
+
+
+def frozen_rules(spec: Schema) -> list[Schema]:
+    """Returns the rules for all fields of `spec`, to stand at the root of the object."""
+    return [
+        {
+            "rule": f"{_NOT_STARTED} || {condition}",
+            "message": _MESSAGE,
+            "reason": "FieldValueForbidden",
+            "fieldPath": "." + ".".join(path),
+        }
+        for path, condition in _conditions(spec, ("spec",), ())
+    ]
+
+
+def _conditions(block: Schema, at: Path, optional: tuple[Path, ...]) -> Iterator[tuple[Path, str]]:
+    """Yields each field below `block` with the condition under which it is as it was.
+
+    `optional` are the blocks around it that may be absent: a field in one counts only while the
+    block is there before and after, since its coming and going is reported once, at the block.
+    """
+    for name, field in block["properties"].items():
+        path = (*at, name)
+        if field.get(MUTABLE):
+            continue
+        if "properties" not in field:
+            yield path, _where_present(optional, _same(path))
+        elif name in block.get("required", []) or "default" in field:
+            yield from _conditions(field, path, optional)
+        else:
+            yield path, _where_present(optional, _same_presence(path))
+            yield from _conditions(field, path, (*optional, path))
+
+
+def _same(path: Path) -> str:
+    """Compares a field that may be absent; to add or to remove it is a change."""
+    below_spec = ".?".join(path)
+    return f"self.{below_spec} == oldSelf.{below_spec}"
+
+
+def _same_presence(path: Path) -> str:
+    return f"has(self.{'.'.join(path)}) == has(oldSelf.{'.'.join(path)})"
+
+
+def _where_present(blocks: tuple[Path, ...], condition: str) -> str:
+    for block in reversed(blocks):
+        name = ".".join(block)
+        condition = f"!has(self.{name}) || !has(oldSelf.{name}) || {condition}"
+    return condition
