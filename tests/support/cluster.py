@@ -123,7 +123,7 @@ def read_logs(namespace: str, run: str) -> str:
 
 
 def secret(namespace: str, name: str = "s3-credentials", prefix: str = "") -> dict[str, Any]:
-    """Returns the Secret with the demo's S3 keys; `prefix="DENIED_"` is the account without rights."""
+    """Returns the Secret with the S3 keys; `prefix="DENIED_"` for the account without rights."""
     return {
         "apiVersion": "v1",
         "kind": "Secret",

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
+    "{% for message in messages %}"
+    "<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 CONTEXT = 256
@@ -29,7 +30,7 @@ def alpaca_rows(count: int, seed: int = 0) -> list[dict[str, str]]:
 
 
 def build_model(folder: Path) -> None:
-    """Writes a Llama of 0.2 million parameters with its tokenizer, initialised from a fixed seed."""
+    """Writes a Llama of 0.2 million parameters, from a fixed seed, with its tokenizer."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -43,7 +44,7 @@ def build_model(folder: Path) -> None:
         vocab_size=512, special_tokens=SPECIAL_TOKENS, initial_alphabet=sorted(alphabet)
     )
     tokenizer.train_from_iterator([*words, "system user assistant"], trainer)
-    wrapped = PreTrainedTokenizerFast(
+    wrapped = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>"
     )
     wrapped.chat_template = CHAT_TEMPLATE
