@@ -191,14 +191,16 @@ class Storage(ApiModel):
     """How object storage is reached; one account for all URIs of the run."""
 
     secret_name: Annotated[str, Field(min_length=1, max_length=253)] | None = None
-    """Secret in the run's namespace with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and optional
-    AWS_SESSION_TOKEN; a change of it reaches running pods. Default: none, for workload identity."""
+    """Secret in the run's namespace with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, optionally,
+    AWS_SESSION_TOKEN, AWS_ENDPOINT_URL and AWS_REGION; a change of the keys reaches running pods.
+    Default: none, for workload identity."""
 
     endpoint: Annotated[str, Field(pattern=r"^https?://[^/ ]+$", max_length=512)] | None = None
-    """URL of an S3 server, such as `http://minio.storage:9000`. Default: AWS."""
+    """URL of an S3 server, such as `http://minio.storage:9000`. Default: AWS_ENDPOINT_URL of the
+    Secret, so that the same manifest works in every cluster; without it AWS."""
 
-    region: Annotated[str, Field(min_length=1, max_length=64)] = "us-east-1"
-    """Region of the buckets. Default: us-east-1."""
+    region: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    """Region of the buckets. Default: AWS_REGION of the Secret; without it us-east-1."""
 
 
 ONE_OF_EPOCHS_AND_STEPS = CEL(
