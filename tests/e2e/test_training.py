@@ -54,7 +54,21 @@ def test_columns_tell_the_state_of_a_run(namespace: str) -> None:
     cluster.wait_finished(namespace, "wide")
     table = cluster.kubectl("get", "ltr", "-n", namespace, "-o", "wide").stdout.splitlines()
     assert table[0].split() == (
-        "NAME STAGE PHASE STEP LOSS ETA AGE EPOCH TOKENS/S NODES ATTEMPT CHECKPOINT MODEL".split()
+        [
+            "NAME",
+            "STAGE",
+            "PHASE",
+            "STEP",
+            "LOSS",
+            "ETA",
+            "AGE",
+            "EPOCH",
+            "TOKENS/S",
+            "NODES",
+            "ATTEMPT",
+            "CHECKPOINT",
+            "MODEL",
+        ]
     )
     name, stage, phase, step, loss = table[1].split()[:5]
     assert (name, stage, phase, step) == ("wide", "SFT", "Succeeded", "6/6")
