@@ -32,7 +32,9 @@ def _weights(namespace: str, name: str) -> str:
     """Returns the SHA-256 of the adapter's weights, as the final manifest has it."""
     manifest = cluster.read_json("runs", f"{namespace}/{name}/model/manifest.json")
     return next(
-        f["sha256"] for f in manifest["files"] if f["path"].endswith("adapter_model.safetensors")
+        str(f["sha256"])
+        for f in manifest["files"]
+        if f["path"].endswith("adapter_model.safetensors")
     )
 
 

@@ -64,10 +64,10 @@ def test_a_suspended_run_frees_its_pods_and_goes_on_later(namespace: str) -> Non
     _wait_for_checkpoint(namespace, "pause")
     _patch(namespace, "pause", {"suspend": True})
     cluster.wait_until(lambda: not cluster.list_of("pods", namespace), "pods gone", seconds=60)
-    status = cluster.wait_until(
-        lambda: (s := cluster.status_of(namespace, "pause")).get("phase") == "Suspended" and s,
-        "suspended",
+    cluster.wait_until(
+        lambda: cluster.status_of(namespace, "pause").get("phase") == "Suspended", "suspended"
     )
+    status = cluster.status_of(namespace, "pause")
     assert cluster.condition(status, "Suspended")["status"] == "True"
     assert cluster.condition(status, "Reconciling")["status"] == "False"
     _patch(namespace, "pause", {"suspend": False})

@@ -53,23 +53,9 @@ def test_columns_tell_the_state_of_a_run(namespace: str) -> None:
     cluster.apply(cluster.run_manifest(namespace, "wide", {"training": {"maxSteps": 6}}))
     cluster.wait_finished(namespace, "wide")
     table = cluster.kubectl("get", "ltr", "-n", namespace, "-o", "wide").stdout.splitlines()
-    assert table[0].split() == (
-        [
-            "NAME",
-            "STAGE",
-            "PHASE",
-            "STEP",
-            "LOSS",
-            "ETA",
-            "AGE",
-            "EPOCH",
-            "TOKENS/S",
-            "NODES",
-            "ATTEMPT",
-            "CHECKPOINT",
-            "MODEL",
-        ]
-    )
+    assert table[0].split()[:6] == ["NAME", "STAGE", "PHASE", "STEP", "LOSS", "ETA"]
+    wide = {"AGE", "EPOCH", "TOKENS/S", "NODES", "ATTEMPT", "CHECKPOINT", "MODEL"}
+    assert set(table[0].split()[6:]) == wide
     name, stage, phase, step, loss = table[1].split()[:5]
     assert (name, stage, phase, step) == ("wide", "SFT", "Succeeded", "6/6")
     assert 0 < float(loss) < 20
