@@ -136,16 +136,16 @@ def _expiry_of(token: str, now: float) -> float:
     parts = token.split(".")
     try:
         claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-        audiences, expires = claims["aud"], float(claims["exp"])
+        is_for_us, expires = TOKEN_AUDIENCE in claims["aud"], float(claims["exp"])
     except (IndexError, KeyError, TypeError, ValueError, binascii.Error, RecursionError) as error:
         raise RefusedError(
             401, "the token is not one that a kubelet projects into a pod"
         ) from error
-    if TOKEN_AUDIENCE not in audiences:
+    if not is_for_us:
         raise RefusedError(
             401, f"the token is for another audience: it must be for {TOKEN_AUDIENCE}"
         )
-    if expires <= now:
+    if not expires > now:  # Not `<=`, which lets NaN through.
         raise RefusedError(401, "the token has expired: read it again from its file for each post")
     return expires
 
