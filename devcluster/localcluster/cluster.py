@@ -24,7 +24,7 @@ from localcluster.supervisor import boot_id, ensure, pid_of, recorded, send, sto
 
 _OWNER = RUN / "owner"
 _BOOT = STATE / "boot-id"
-_KEPT = ("registry", "images.json")
+_KEPT = ("registry", "images.json", "images-built.json")
 """What `down` leaves: the pushed images, so that the next `up` need not push them again."""
 
 
