@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
-from llmtrain_api.markers import Format, FreeObject, IntOrString, Pattern
+from llmtrain_api.markers import Format, FreeObject, IntOrString, Rule, merge
 
 
 class ApiModel(BaseModel):
@@ -24,23 +33,57 @@ class ApiModel(BaseModel):
         use_attribute_docstrings=True,  # The docstrings are what `kubectl explain` prints.
     )
 
+    rules: ClassVar[tuple[Rule, ...]] = ()
+    """Rules about more than one field, held here and by the API server alike."""
+
+    @model_validator(mode="after")
+    def _hold_the_rules(self) -> Self:
+        for rule in self.rules:
+            rule.check(self)
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        json_schema = handler(schema)
+        definition = handler.resolve_ref_schema(json_schema)
+        for rule in cls.rules:
+            merge(definition, rule.keys())
+        return json_schema
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the model as YAML would hold it: camelCase, without fields that are not set."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-_QUANTITY = (
-    r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))"
-    r"(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$"
+_QUANTITY = re.compile(
+    r"\+?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))"
+    r"(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?",
+    re.ASCII,
 )
-Quantity = Annotated[int | str, IntOrString(_QUANTITY)]
+Quantity = Annotated[
+    int | str,
+    Rule(
+        "type(self) == int ? self >= 0 : isQuantity(self) && quantity(self).sign() >= 0",
+        lambda value: (
+            value >= 0 if isinstance(value, int) else _QUANTITY.fullmatch(value) is not None
+        ),
+        "use a quantity of Kubernetes, such as 8, 500m or 16Gi",
+    ),
+    IntOrString(max_length=64),
+]
 """A Kubernetes quantity: `8`, `500m`, `16Gi`."""
 
-S3_URI = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?$"
+_S3_URI = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?"
 Uri = Annotated[
     str,
-    Field(pattern=r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?|file:///.*)$", max_length=1024),
-    Pattern(S3_URI),
+    Field(max_length=1024),
+    Rule(
+        f"self.matches('^{_S3_URI}$')",
+        lambda value: re.fullmatch(rf"{_S3_URI}|file:///.*", value) is not None,
+        "use s3://bucket/path, with a bucket of 3 to 63 lower-case letters, digits, '.' and '-'",
+    ),
 ]
 """A place in object storage: `s3://bucket/path`. The command line also takes `file:///path`."""
 

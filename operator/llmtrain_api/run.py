@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+import re
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from llmtrain_api.base import ApiModel
-from llmtrain_api.markers import CEL, ListMap, Mutable
+from llmtrain_api.markers import Atomic, Mutable, Rule
 from llmtrain_api.training import (
-    LORA_ONLY_WITH_LORA,
-    ONE_OF_EPOCHS_AND_STEPS,
     SFT,
     Checkpoint,
     Dataset,
@@ -21,22 +20,66 @@ from llmtrain_api.training import (
     Training,
     Tuning,
 )
-from llmtrain_api.workers import RESERVED_ENV, Workers
+from llmtrain_api.workers import Workers
 
 MAX_NAME_LENGTH = 40
 """Children and host names are made of a run's name: `<run>-a<attempt>-<node>` must fit in 63."""
 
-NAME_RULE = CEL(
-    f"size(self.metadata.name) <= {MAX_NAME_LENGTH} &&"
-    " self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
-    f"metadata.name: use at most {MAX_NAME_LENGTH} lower-case letters, digits and '-', starting"
-    " with a letter and ending with a letter or digit: Services and host names are made of it",
+_NAME = "[a-z]([-a-z0-9]*[a-z0-9])?"
+NAME_RULE = Rule(
+    f"size(self.metadata.name) <= {MAX_NAME_LENGTH} && self.metadata.name.matches('^{_NAME}$')",
+    lambda name: len(name) <= MAX_NAME_LENGTH and re.fullmatch(_NAME, name) is not None,
+    f"use at most {MAX_NAME_LENGTH} lower-case letters, digits and '-', starting with a letter and"
+    " ending with a letter or digit: Services and host names are made of it",
+    at="metadata.name",
 )
-BATCH_RULE = CEL(
-    "self.training.globalBatchSize % (self.workers.nodes * self.workers.processesPerNode *"
-    " self.training.microBatchSize) == 0",
-    "training.globalBatchSize must be a multiple of workers.nodes x workers.processesPerNode x"
-    " training.microBatchSize, so that every process takes the same number of micro-batches",
+
+
+def _batch_values(spec: Any) -> tuple[int, ...]:
+    batch, unit = spec.training.global_batch_size, spec.rows_per_micro_step
+    parts = (spec.workers.nodes, spec.workers.processes_per_node, spec.training.micro_batch_size)
+    return (batch, unit, *parts, (batch // unit + 1) * unit)
+
+
+_PARTS = ("self.workers.nodes", "self.workers.processesPerNode", "self.training.microBatchSize")
+_UNIT = " * ".join(_PARTS)
+_BATCH = "self.training.globalBatchSize"
+_BATCH_RULE = Rule(
+    f"{_BATCH} % ({_UNIT}) == 0",
+    lambda spec: spec.training.global_batch_size % spec.rows_per_micro_step == 0,
+    "must be a multiple of workers.nodes x workers.processesPerNode x training.microBatchSize",
+    at="training.globalBatchSize",
+    template="%d is not a multiple of %d = workers.nodes %d x workers.processesPerNode %d x"
+    " training.microBatchSize %d: use %d or another multiple",
+    values_cel=", ".join((_BATCH, _UNIT, *_PARTS, f"({_BATCH} / ({_UNIT}) + 1) * {_UNIT}")),
+    values=_batch_values,
+)
+_MERGE_RULE = Rule(
+    "self.tuning.method == 'LoRA' || !self.output.export.mergeAdapter",
+    lambda spec: spec.tuning.method == "LoRA" or not spec.output.export.merge_adapter,
+    "is only for tuning.method LoRA: with Full there is no adapter, so remove it",
+    at="output.export.mergeAdapter",
+    reason="FieldValueForbidden",
+)
+
+
+def _repeated(datasets: list[Dataset]) -> list[str]:
+    uris = [dataset.uri for dataset in datasets]
+    return [uri for uri in uris if uris.count(uri) > 1]
+
+
+_SOME_DATASET = Rule(
+    "size(self) > 0",
+    lambda datasets: len(datasets) > 0,
+    "name at least one data set",
+)
+_DATASETS_DIFFER = Rule(
+    "self.all(one, self.exists_one(other, other.uri == one.uri))",
+    lambda datasets: not _repeated(datasets),
+    "a uri stands more than once: remove all but one",
+    template="%s stands more than once: remove all but one",
+    values_cel="self.filter(one, !self.exists_one(other, other.uri == one.uri))[0].uri",
+    values=lambda datasets: (_repeated(datasets)[0],),
 )
 
 
@@ -54,14 +97,18 @@ class RunSpec(ApiModel):
     `restartPolicy.maxRestarts`.
     """
 
+    rules: ClassVar = (_BATCH_RULE, _MERGE_RULE)
+
     stage: Literal["SFT"]
     """The kind of training. `SFT`: supervised fine-tuning."""
 
     model: Model
     """The model that training starts from."""
 
-    datasets: Annotated[list[Dataset], Field(min_length=1, max_length=64), ListMap(("uri",))]
-    """Sources of training rows, used one after the other, then shuffled."""
+    datasets: Annotated[
+        list[Dataset], Field(max_length=64), Atomic(), _SOME_DATASET, _DATASETS_DIFFER
+    ]
+    """Sources of training rows, used one after the other, then shuffled; so their order counts."""
 
     evaluation: Evaluation | None = None
     """Loss on held-out rows. Default: none."""
@@ -69,10 +116,10 @@ class RunSpec(ApiModel):
     sft: SFT = SFT()
     """Settings of `stage: SFT`."""
 
-    tuning: Annotated[Tuning, LORA_ONLY_WITH_LORA]
+    tuning: Tuning
     """Which weights are trained."""
 
-    training: Annotated[Training, ONE_OF_EPOCHS_AND_STEPS]
+    training: Training
     """How training runs."""
 
     checkpoint: Checkpoint = Checkpoint()
@@ -81,7 +128,7 @@ class RunSpec(ApiModel):
     output: Output
     """Where results go."""
 
-    workers: Annotated[Workers, RESERVED_ENV] = Workers()
+    workers: Workers = Workers()
     """The pods that train."""
 
     storage: Storage = Storage()
@@ -106,27 +153,17 @@ class RunSpec(ApiModel):
     """Seconds after which the Jobs of a finished run are deleted; the run itself stays. Default:
     never."""
 
-    @model_validator(mode="after")
-    def _hold_the_rules_of_the_schema(self) -> Self:
-        """Holds on the command line what CEL holds in the cluster."""
-        if (self.training.epochs is None) == (self.training.max_steps is None):
-            raise ValueError("training: " + ONE_OF_EPOCHS_AND_STEPS.message)
-        if self.tuning.lora is not None and self.tuning.method != "LoRA":
-            raise ValueError("tuning: " + LORA_ONLY_WITH_LORA.message)
-        if self.training.global_batch_size % self._rows_per_micro_step:
-            raise ValueError(BATCH_RULE.message)
-        return self
-
     @property
     def world_size(self) -> int:
         """Training processes over all nodes."""
         return self.workers.nodes * self.workers.processes_per_node
 
     @property
-    def _rows_per_micro_step(self) -> int:
+    def rows_per_micro_step(self) -> int:
+        """Rows of one forward pass over all processes."""
         return self.world_size * self.training.micro_batch_size
 
     @property
     def gradient_accumulation_steps(self) -> int:
         """Micro-batches per process and optimizer step."""
-        return self.training.global_batch_size // self._rows_per_micro_step
+        return self.training.global_batch_size // self.rows_per_micro_step

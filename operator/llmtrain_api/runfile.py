@@ -10,10 +10,10 @@ import hashlib
 import json
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from llmtrain_api.base import ApiModel
-from llmtrain_api.run import RunSpec
+from llmtrain_api.run import NAME_RULE, RunSpec
 
 SPEC_FIELDS_THAT_MAKE_THE_RESULT = (
     "stage",
@@ -30,7 +30,7 @@ SPEC_FIELDS_THAT_MAKE_THE_RESULT = (
 class RunFile(ApiModel):
     """One attempt of one run, as the trainer sees it."""
 
-    name: Annotated[str, Field(max_length=63)]
+    name: Annotated[str, AfterValidator(NAME_RULE.check)]
     """Name of the run."""
 
     namespace: Annotated[str, Field(max_length=63)] = ""

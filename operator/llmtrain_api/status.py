@@ -152,6 +152,9 @@ class Attempt(ApiModel):
     job: Annotated[str, Field(max_length=63)]
     """Name of its Job."""
 
+    job_uid: _Short | None = None
+    """UID of its Job, once the operator has seen it; an attempt without one is still to be made."""
+
     start_time: Time
     """When the operator decided to start it."""
 

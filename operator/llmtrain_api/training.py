@@ -6,12 +6,15 @@ Names are those of transformers and TRL in camelCase, so that `learning_rate` th
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import re
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from llmtrain_api.base import ApiModel, Uri
-from llmtrain_api.markers import CEL, Atomic, FreeObject
+from llmtrain_api.base import ApiModel, FreeFields, Uri
+from llmtrain_api.markers import Atomic, Rule
+
+_ENDPOINT = r"https?://[^/ ]+"
 
 
 class Model(ApiModel):
@@ -36,7 +39,14 @@ class Dataset(ApiModel):
 class Evaluation(ApiModel):
     """Loss on rows that are held out of training."""
 
-    fraction: Annotated[float, Field(gt=0, lt=1)]
+    fraction: Annotated[
+        float,
+        Rule(
+            "self > 0.0 && self < 1.0",
+            lambda value: 0 < value < 1,
+            "use a share between 0 and 1, such as 0.05, or remove evaluation to hold out no rows",
+        ),
+    ]
     """Share of the rows held out, between 0 and 1. Which rows is a function of their content, so
     the split stays the same when rows are added, moved or repeated."""
 
@@ -86,6 +96,16 @@ class LoRA(ApiModel):
 class Tuning(ApiModel):
     """Which weights are trained."""
 
+    rules: ClassVar = (
+        Rule(
+            "self.method == 'LoRA' || !has(self.lora)",
+            lambda tuning: tuning.method == "LoRA" or tuning.lora is None,
+            "is only for method LoRA: remove it, or set method: LoRA",
+            at="lora",
+            reason="FieldValueForbidden",
+        ),
+    )
+
     method: Literal["LoRA", "Full"]
     """`LoRA` trains adapters beside the frozen model; `Full` trains every weight, kept in fp32."""
 
@@ -95,6 +115,23 @@ class Tuning(ApiModel):
 
 class Training(ApiModel):
     """How training runs: the optimizer, the batch, the schedule."""
+
+    rules: ClassVar = (
+        Rule(
+            "has(self.epochs) || has(self.maxSteps)",
+            lambda training: training.epochs is not None or training.max_steps is not None,
+            "set one of epochs and maxSteps: it says when training ends",
+            at="epochs",
+            reason="FieldValueRequired",
+        ),
+        Rule(
+            "!has(self.epochs) || !has(self.maxSteps)",
+            lambda training: training.epochs is None or training.max_steps is None,
+            "epochs is set too: remove one of them",
+            at="maxSteps",
+            reason="FieldValueForbidden",
+        ),
+    )
 
     epochs: Annotated[float, Field(gt=0, le=10_000)] | None = None
     """Passes over the training rows, transformers' `num_train_epochs`. Exactly one of `epochs` and
@@ -115,7 +152,14 @@ class Training(ApiModel):
     """Longest row in tokens; longer rows are cut at the end. Default: TRL's
     `SFTConfig.max_length`."""
 
-    learning_rate: Annotated[float, Field(gt=0, lt=1)]
+    learning_rate: Annotated[
+        float,
+        Rule(
+            "self > 0.0 && self < 1.0",
+            lambda value: 0 < value < 1,
+            "use a value between 0 and 1, such as 2.0e-4 for LoRA or 2.0e-5 for full tuning",
+        ),
+    ]
     """Peak learning rate. Required, since the right value differs by a factor of 10 between LoRA
     (about 2.0e-4) and full tuning (about 2.0e-5)."""
 
@@ -152,7 +196,7 @@ class Training(ApiModel):
     seed: Annotated[int, Field(ge=0, le=4_294_967_295)] = 42
     """Seed of sample order, dropout and new weights. Default: 42, as in transformers."""
 
-    arguments: Annotated[dict[str, Any], FreeObject()] = {}
+    arguments: FreeFields = {}
     """Any other argument of TRL's `SFTConfig`, by its own name (`adam_beta2: 0.95`). Checked when
     the trainer starts; an argument that a field of this spec owns is refused with that field's
     name."""
@@ -195,19 +239,20 @@ class Storage(ApiModel):
     AWS_SESSION_TOKEN, AWS_ENDPOINT_URL and AWS_REGION; a change of the keys reaches running pods.
     Default: none, for workload identity."""
 
-    endpoint: Annotated[str, Field(pattern=r"^https?://[^/ ]+$", max_length=512)] | None = None
+    endpoint: (
+        Annotated[
+            str,
+            Field(max_length=512),
+            Rule(
+                f"self.matches('^{_ENDPOINT}$')",
+                lambda value: re.fullmatch(_ENDPOINT, value) is not None,
+                "use http://host:port or https://host:port, without a path",
+            ),
+        ]
+        | None
+    ) = None
     """URL of an S3 server, such as `http://minio.storage:9000`. Default: AWS_ENDPOINT_URL of the
     Secret, so that the same manifest works in every cluster; without it AWS."""
 
     region: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     """Region of the buckets. Default: AWS_REGION of the Secret; without it us-east-1."""
-
-
-ONE_OF_EPOCHS_AND_STEPS = CEL(
-    "has(self.epochs) != has(self.maxSteps)",
-    "set exactly one of epochs and maxSteps",
-)
-LORA_ONLY_WITH_LORA = CEL(
-    "self.method == 'LoRA' || !has(self.lora)",
-    "lora is only for method LoRA: remove it, or set method: LoRA",
-)

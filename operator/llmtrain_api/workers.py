@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from llmtrain_api.base import ApiModel, FreeFields, Name, Quantity
-from llmtrain_api.markers import CEL, Atomic, ListMap
+from llmtrain_api.markers import Atomic, ListMap, Rule
 
-_Key = Annotated[str, Field(max_length=317)]
 _Value = Annotated[str, Field(max_length=1024)]
+
+
+_RESERVED_ENV = (
+    "HOME",
+    "LOCAL_RANK",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "RANK",
+    "WORLD_SIZE",
+)
+"""What torchrun and the scratch volume need; setting one of them breaks the gang."""
 
 
 class Resources(ApiModel):
     """Resources of each trainer container, as in a pod."""
 
-    limits: Annotated[dict[_Key, Quantity], Field(max_length=16)] = {}
+    limits: Annotated[dict[str, Quantity], Field(max_length=16)] = {}
     """Upper bounds, such as `nvidia.com/gpu: 8` or `memory: 64Gi`."""
 
-    requests: Annotated[dict[_Key, Quantity], Field(max_length=16)] = {}
+    requests: Annotated[dict[str, Quantity], Field(max_length=16)] = {}
     """What the scheduler sets aside. Default: the limits."""
 
 
@@ -33,8 +45,21 @@ class LocalObject(ApiModel):
 class EnvVar(ApiModel):
     """An environment variable of the trainer container."""
 
-    name: Annotated[str, Field(min_length=1, max_length=253)]
-    """Name of the variable; LLMTRAIN_, and what torchrun sets, is refused."""
+    name: Annotated[
+        str,
+        Field(max_length=253),
+        Rule(
+            "self.matches('^[A-Za-z_][A-Za-z0-9_.-]*$')",
+            lambda name: re.fullmatch("[A-Za-z_][A-Za-z0-9_.-]*", name) is not None,
+            "use letters, digits and '_', starting with a letter or '_'",
+        ),
+        Rule(
+            f"!self.startsWith('LLMTRAIN_') && !(self in {list(_RESERVED_ENV)})",
+            lambda name: not name.startswith("LLMTRAIN_") and name not in _RESERVED_ENV,
+            "LLMTRAIN_*, HOME and the variables of torchrun are set by llmtrain: use another name",
+        ),
+    ]
+    """Name of the variable. LLMTRAIN_*, HOME and what torchrun sets are refused."""
 
     value: Annotated[str, Field(max_length=8192)] = ""
     """Its value."""
@@ -46,16 +71,13 @@ class Toleration(ApiModel):
     key: Annotated[str, Field(max_length=317)] | None = None
     """Key of the taint; without it, every taint."""
 
-    operator: Annotated[str, Field(pattern="^(Exists|Equal)$", max_length=16)] | None = None
+    operator: Literal["Exists", "Equal"] | None = None
     """`Exists` or `Equal`. Default: Kubernetes' `Equal`."""
 
     value: Annotated[str, Field(max_length=63)] | None = None
     """Value of the taint, for `Equal`."""
 
-    effect: (
-        Annotated[str, Field(pattern="^(NoSchedule|PreferNoSchedule|NoExecute)$", max_length=32)]
-        | None
-    ) = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
     """Effect of the taint; without it, every effect."""
 
     toleration_seconds: Annotated[int, Field(ge=0, le=86_400_000)] | None = None
@@ -93,7 +115,7 @@ class Workers(ApiModel):
     priority_class_name: Name | None = None
     """PriorityClass of the pods."""
 
-    node_selector: Annotated[dict[_Key, _Value], Field(max_length=32)] = {}
+    node_selector: Annotated[dict[str, _Value], Field(max_length=32)] = {}
     """Labels that a node must have."""
 
     tolerations: Annotated[list[Toleration], Field(max_length=32), Atomic()] = []
@@ -115,10 +137,3 @@ class Workers(ApiModel):
     pod_template: FreeFields | None = None
     """What else the pods need, as `metadata` and `spec` of a pod, merged over ours: lists of named
     objects by name. What the operator must own is refused with the field's name."""
-
-
-RESERVED_ENV = CEL(
-    "!has(self.env) || self.env.all(e, !e.name.startsWith('LLMTRAIN_') && !(e.name in ['RANK',"
-    " 'LOCAL_RANK', 'WORLD_SIZE', 'LOCAL_WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT', 'HOME']))",
-    "env: LLMTRAIN_*, HOME and the variables of torchrun are set by llmtrain: use another name",
-)

@@ -1,4 +1,4 @@
-"""`python -m llmtrain_api.crd [--check] FOLDER`: writes the CRDs, or says whether they are stale."""
+"""`python -m llmtrain_api.crd [--check] FOLDER`: writes the CRDs, or says if they are stale."""
 
 from __future__ import annotations
 

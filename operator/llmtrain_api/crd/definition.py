@@ -67,7 +67,9 @@ def llmtrainruns() -> dict[str, Any]:
 
 
 def _column(name: str, kind: str, place: str, wide: bool) -> dict[str, Any]:
-    return {"name": name, "type": kind, "jsonPath": place, "priority": int(wide)}
+    # Priority 0 is left out: the API server drops it, and a file that differs from what is stored
+    # looks like drift to GitOps.
+    return {"name": name, "type": kind, "jsonPath": place, **({"priority": 1} if wide else {})}
 
 
 def _root() -> Schema:
@@ -90,7 +92,11 @@ def _root() -> Schema:
                 "type": "string",
             },
             "kind": {"description": "Kind of this object: LLMTrainRun.", "type": "string"},
-            "metadata": {"type": "object"},
+            # The name has a schema so that its rule can report at it.
+            "metadata": {
+                "type": "object",
+                "properties": {"name": {"type": "string", "maxLength": 253}},
+            },
             "spec": spec,
             "status": status,
         },

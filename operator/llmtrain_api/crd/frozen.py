@@ -46,29 +46,46 @@ def _conditions(block: Schema, at: Path, optional: tuple[Path, ...]) -> Iterator
             continue
         always_there = name in block.get("required", []) or "default" in field
         if "properties" not in field:
-            same = _same(path) if always_there else _same_or_both_absent(path)
-            yield path, _where_present(optional, same)
+            yield path, _where_present(optional, _same(path, field, always_there))
         elif always_there:
             yield from _conditions(field, path, optional)
         else:
-            yield path, _where_present(optional, _same_presence(path))
+            yield path, _where_present(optional, _same_presence(_read("self", path)))
             yield from _conditions(field, path, (*optional, path))
 
 
-def _same(path: Path) -> str:
-    place = ".".join(path)
-    return f"self.{place} == oldSelf.{place}"
+def _same(path: Path, field: Schema, always_there: bool) -> str:
+    """Compares a field with what it was; to add or to remove it is a change.
+
+    Optionals (`self.?a == oldSelf.?a`) would say it shorter, but hide the field's bounds from the
+    API server's cost estimate, which then refuses the rule.
+    """
+    place = _read_dynamically("self", path) if _is_free(field) else _read("self", path)
+    equal = f"{place} == {_old(place)}"
+    if always_there:
+        return equal
+    return f"{_same_presence(place)} && (!has({place}) || {equal})"
 
 
-def _same_presence(path: Path) -> str:
-    place = ".".join(path)
-    return f"has(self.{place}) == has(oldSelf.{place})"
+def _same_presence(place: str) -> str:
+    return f"has({place}) == has({_old(place)})"
 
 
-def _same_or_both_absent(path: Path) -> str:
-    # Optionals (`self.?a == oldSelf.?a`) would say it shorter, but hide the field's bounds from the
-    # API server's cost estimate, which then refuses the rule.
-    return f"{_same_presence(path)} && (!has(self.{'.'.join(path)}) || {_same(path)})"
+def _read(root: str, path: Path) -> str:
+    return ".".join((root, *path))
+
+
+def _read_dynamically(root: str, path: Path) -> str:
+    """Reads a free object past the type check, which knows no type for it."""
+    return f"dyn({_read(root, path[:-1])}).{path[-1]}"
+
+
+def _old(place: str) -> str:
+    return place.replace("self", "oldSelf", 1)
+
+
+def _is_free(field: Schema) -> bool:
+    return "x-kubernetes-preserve-unknown-fields" in field.get("additionalProperties", {})
 
 
 def _where_present(blocks: tuple[Path, ...], condition: str) -> str:

@@ -105,3 +105,5 @@ def _mend_default(node: Schema) -> None:
         node["default"] = {}
     elif default is None or default in ([], {}):
         node.pop("default", None)
+    elif isinstance(default, float) and default.is_integer():
+        node["default"] = int(default)  # As the API server stores it.

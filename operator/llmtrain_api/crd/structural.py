@@ -19,10 +19,11 @@ _KEYS = {
     *("additionalProperties", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
     *("minLength", "maxLength", "pattern", "minItems", "maxItems", "minProperties"),
     *("maxProperties", "anyOf", "x-kubernetes-int-or-string", "x-kubernetes-list-type"),
-    *("x-kubernetes-list-map-keys", "x-kubernetes-preserve-unknown-fields", VALIDATIONS),
+    *("x-kubernetes-list-map-keys", VALIDATIONS),
 }
 _TYPES = {"array", "boolean", "integer", "number", "object", "string"}
 _FORMATS = {"date-time", "double", "int64"}
+_FREE_VALUE = {"x-kubernetes-preserve-unknown-fields": True, "nullable": True}
 _INT_OR_STRING = [{"type": "integer"}, {"type": "string"}]
 _LIST_TYPES = {"atomic", "map"}
 _NOT_IN_RE2 = ("(?=", "(?!", "(?<", "(?P=", "(?>", "\\Z", "\\1", "*+", "++", "?+")
@@ -33,6 +34,8 @@ def faults(schema: Schema, path: str) -> list[str]:
 
     `path` names the place of `schema` itself, such as `spec`.
     """
+    if schema == _FREE_VALUE:
+        return []
     found = [f"{path}: {fault}" for rule in _RULES for fault in rule(schema)]
     for name, field in schema.get("properties", {}).items():
         found += faults(field, f"{path}.{name}")
@@ -63,14 +66,9 @@ def _type(schema: Schema) -> Iterator[str]:
 def _object(schema: Schema) -> Iterator[str]:
     if schema.get("type") != "object":
         return
-    shapes = [
-        key
-        for key in ("properties", "additionalProperties", "x-kubernetes-preserve-unknown-fields")
-        if key in schema
-    ]
-    if len(shapes) != 1:
-        yield f"an object has properties, additionalProperties or free fields, not {shapes}"
-    if "additionalProperties" in schema and not isinstance(schema["additionalProperties"], dict):
+    if ("properties" in schema) == ("additionalProperties" in schema):
+        yield "an object has either properties or additionalProperties"
+    if not isinstance(schema.get("additionalProperties", {}), dict):
         yield "additionalProperties must be a schema: mark a free object as FreeObject"
     for name in schema.get("required", []):
         if name not in schema.get("properties", {}):
