@@ -124,11 +124,13 @@ def read_logs(namespace: str, run: str) -> str:
 
 def secret(namespace: str, name: str = "s3-credentials", prefix: str = "") -> dict[str, Any]:
     """Returns the Secret with the S3 keys; `prefix="DENIED_"` for the account without rights."""
+    keys = {key: os.environ[prefix + key] for key in STORAGE_KEYS}
+    server = {key: os.environ[key] for key in ("AWS_ENDPOINT_URL", "AWS_REGION")}
     return {
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {"name": name, "namespace": namespace},
-        "stringData": {key: os.environ[prefix + key] for key in STORAGE_KEYS},
+        "stringData": {**keys, **server},
     }
 
 
@@ -173,11 +175,7 @@ def run_manifest(
             "env": [{"name": "OMP_NUM_THREADS", "value": "1"}],
             "terminationGracePeriodSeconds": 30,
         },
-        "storage": {
-            "secretName": "s3-credentials",
-            "endpoint": os.environ["AWS_ENDPOINT_URL"],
-            "region": os.environ["AWS_REGION"],
-        },
+        "storage": {"secretName": "s3-credentials"},
     }
     return {
         "apiVersion": "llmtrain.dev/v1alpha1",

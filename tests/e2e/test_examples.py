@@ -1,0 +1,81 @@
+"""Each file in `examples/` is applied, first as it is, then on the tiny model to its end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cluster
+import pytest
+import tiny
+import yaml
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600), pytest.mark.usefixtures("tiny_inputs")]
+FILES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
+
+
+def _rows(format_: str) -> bytes:
+    """Returns rows in one of the formats that a data set may have."""
+    alpaca = tiny.alpaca_rows(40)
+    if format_ == "Alpaca":
+        return tiny.jsonl(list(alpaca))
+    return tiny.jsonl(
+        [
+            {
+                "messages": [
+                    {"role": "user", "content": row["instruction"]},
+                    {"role": "assistant", "content": row["output"]},
+                ]
+            }
+            for row in alpaca
+        ]
+    )
+
+
+def _made_small(run: dict[str, Any], namespace: str) -> dict[str, Any]:
+    """Returns the example on the tiny model, for four steps; all else stays as it is written."""
+    spec = run["spec"]
+    spec["model"]["uri"] = "s3://models/tiny/"
+    for number, dataset in enumerate(spec["datasets"]):
+        key = f"{namespace}/{number}.jsonl"
+        cluster.s3_client().put_object(Bucket="data", Key=key, Body=_rows(dataset["format"]))
+        dataset["uri"] = f"s3://data/{key}"
+    spec["training"].pop("epochs", None)
+    spec["training"]["maxSteps"] = 4
+    spec["training"]["maxLength"] = min(spec["training"]["maxLength"], tiny.CONTEXT)
+    spec["output"]["uri"] = f"s3://runs/{namespace}/out/"
+    run["metadata"]["namespace"] = namespace
+    return run
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_an_example_is_accepted_as_it_is(path: Path, namespace: str) -> None:
+    text = path.read_text().replace("namespace: llmtrain-demo", f"namespace: {namespace}")
+    cluster.kubectl("apply", "-n", namespace, "--dry-run=server", "-f", "-", stdin=text)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_an_example_trains(path: Path, namespace: str) -> None:
+    run = _made_small(yaml.safe_load(path.read_text()), namespace)
+    name = run["metadata"]["name"]
+    cluster.apply(run)
+    if "nvidia.com/gpu" in json.dumps(run["spec"]["workers"].get("resources", {})):
+        told = cluster.wait_until(
+            lambda: cluster.condition(cluster.status_of(namespace, name), "WorkersReady").get(
+                "message", ""
+            ),
+            "a word about the GPUs",
+        )
+        cluster.wait_until(
+            lambda: (
+                "nvidia.com/gpu"
+                in cluster.condition(cluster.status_of(namespace, name), "WorkersReady")["message"]
+            ),
+            f"it says that the cluster has no GPU: {told}",
+            seconds=60,
+        )
+        return
+    status = cluster.wait_finished(namespace, name)
+    assert status["phase"] == "Succeeded"
+    assert status["progress"]["summary"] == "4/4"
