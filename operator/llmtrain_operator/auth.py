@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from llmtrain_api.layout import TOKEN_AUDIENCE
+from llmtrain_operator.kube import KubeError
 
 MAX_TOKEN_BYTES = 8 * 1024  # A projected token is about 1 KiB.
 MAX_REMEMBERED = 4096
@@ -86,7 +87,8 @@ class Authenticator:
         """Returns whose pod sent the header `Authorization: Bearer <token>`.
 
         Raises:
-            RefusedError: 401 if the token is none of a pod for us, 403 if the pod is of no run.
+            RefusedError: 401 if the token is none of a pod for us, 403 if the pod is of no run, 503
+                if the API server could not be asked.
         """
         token = _token_of(authorization)
         expires = _expiry_of(token, self._now())
@@ -114,8 +116,11 @@ class Authenticator:
             "kind": "TokenReview",
             "spec": {"token": token, "audiences": [TOKEN_AUDIENCE]},
         }
-        async with self._turn:
-            answer = await self._review(body)
+        try:
+            async with self._turn:
+                answer = await self._review(body)
+        except KubeError as error:
+            raise RefusedError(503, f"the token could not be reviewed: {error}") from error
         return _pod_of(answer.get("status") or {})
 
 
@@ -142,9 +147,7 @@ def _expiry_of(token: str, now: float) -> float:
             401, "the token is not one that a kubelet projects into a pod"
         ) from error
     if not is_for_us:
-        raise RefusedError(
-            401, f"the token is for another audience: it must be for {TOKEN_AUDIENCE}"
-        )
+        raise RefusedError(401, OTHER_AUDIENCE)
     if not expires > now:  # Not `<=`, which lets NaN through.
         raise RefusedError(401, "the token has expired: read it again from its file for each post")
     return expires
@@ -156,9 +159,7 @@ def _pod_of(status: dict[str, Any]) -> _Pod | RefusedError:
         return RefusedError(401, "the API server does not know the token: it is not valid any more")
     # An authenticator that knows nothing of audiences leaves them out: that is no assurance.
     if TOKEN_AUDIENCE not in (status.get("audiences") or []):
-        return RefusedError(
-            401, f"the token is for another audience: it must be for {TOKEN_AUDIENCE}"
-        )
+        return RefusedError(401, OTHER_AUDIENCE)
     user = status.get("user") or {}
     account = str(user.get("username", "")).split(":")
     extra = user.get("extra") or {}

@@ -16,6 +16,7 @@ from llmtrain_operator.auth import (
     Bounded,
     RefusedError,
 )
+from llmtrain_operator.kube import UnavailableError
 
 START = 1_000_000.0
 LATER = START + 86_400
@@ -168,6 +169,25 @@ async def test_a_remembered_token_is_refused_once_its_pod_is_of_no_run() -> None
     await authenticator.caller(header)
     pods.gone = True
     assert (await refusal(authenticator, header))[0] == 403
+
+
+async def test_an_api_server_that_does_not_answer_is_not_remembered() -> None:
+    down = True
+    answer = FakeReview()
+
+    async def review(body: dict[str, Any]) -> dict[str, Any]:
+        if down:
+            raise UnavailableError("no answer")
+        return await answer(body)
+
+    authenticator = Authenticator(review, FakePods())
+    header = f"Bearer {make_token()}"
+    assert await refusal(authenticator, header) == (
+        503,
+        "the token could not be reviewed: no answer",
+    )
+    down = False
+    assert (await authenticator.caller(header)).name == "sft"
 
 
 async def test_few_reviews_are_asked_at_once() -> None:

@@ -1,0 +1,40 @@
+"""Metrics keep the conventions that dashboards and alerts rely on."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from prometheus_client import REGISTRY
+from prometheus_client.metrics_core import Metric
+
+from llmtrain_operator import metrics
+
+OURS = {metric.name: metric for metric in REGISTRY.collect() if metric.name.startswith("llmtrain_")}
+
+
+def test_all_metrics_are_known_under_these_names() -> None:
+    assert metrics.RUNS is not None
+    assert sorted(OURS) == [
+        "llmtrain_progress_posts",
+        "llmtrain_queue_depth",
+        "llmtrain_reconcile_duration_seconds",
+        "llmtrain_reconcile_errors",
+        "llmtrain_runs",
+        "llmtrain_status_writes",
+    ]
+
+
+@pytest.mark.parametrize("metric", OURS.values(), ids=OURS)
+def test_a_metric_is_explained_and_named_by_the_conventions(metric: Metric) -> None:
+    assert metric.documentation.endswith(".")
+    assert re.fullmatch(r"llmtrain(_[a-z]+)+", metric.name)
+    if metric.type == "counter":
+        assert all(s.name.endswith(("_total", "_created")) for s in metric.samples)
+    if metric.type == "histogram":
+        assert metric.name.endswith("_seconds")
+
+
+def test_every_result_of_a_post_is_counted_from_zero() -> None:
+    samples = OURS["llmtrain_progress_posts"].samples
+    assert {s.labels["result"] for s in samples} >= set(metrics.PROGRESS_RESULTS)
