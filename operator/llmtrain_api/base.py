@@ -64,14 +64,14 @@ _QUANTITY = re.compile(
 )
 Quantity = Annotated[
     int | str,
+    IntOrString(max_length=64),
     Rule(
-        "type(self) == int ? self >= 0 : isQuantity(self) && quantity(self).sign() >= 0",
+        "type(self) == int ? self >= 0 : isQuantity(self) && sign(quantity(self)) >= 0",
         lambda value: (
             value >= 0 if isinstance(value, int) else _QUANTITY.fullmatch(value) is not None
         ),
         "use a quantity of Kubernetes, such as 8, 500m or 16Gi",
     ),
-    IntOrString(max_length=64),
 ]
 """A Kubernetes quantity: `8`, `500m`, `16Gi`."""
 

@@ -45,7 +45,7 @@ _PARTS = ("self.workers.nodes", "self.workers.processesPerNode", "self.training.
 _UNIT = " * ".join(_PARTS)
 _BATCH = "self.training.globalBatchSize"
 _BATCH_RULE = Rule(
-    f"{_BATCH} % ({_UNIT}) == 0",
+    f"{_UNIT} < 1 || {_BATCH} % ({_UNIT}) == 0",  # 0 is refused where it stands.
     lambda spec: spec.training.global_batch_size % spec.rows_per_micro_step == 0,
     "must be a multiple of workers.nodes x workers.processesPerNode x training.microBatchSize",
     at="training.globalBatchSize",
@@ -57,7 +57,7 @@ _BATCH_RULE = Rule(
 _MERGE_RULE = Rule(
     "self.tuning.method == 'LoRA' || !self.output.export.mergeAdapter",
     lambda spec: spec.tuning.method == "LoRA" or not spec.output.export.merge_adapter,
-    "is only for tuning.method LoRA: with Full there is no adapter, so remove it",
+    "only for tuning.method LoRA: with Full there is no adapter, so remove it",
     at="output.export.mergeAdapter",
     reason="FieldValueForbidden",
 )

@@ -27,10 +27,16 @@ SPEC_FIELDS_THAT_MAKE_THE_RESULT = (
 )
 
 
+def _check_name(name: str) -> str:
+    if not NAME_RULE.holds(name):
+        raise ValueError(NAME_RULE.message)
+    return name
+
+
 class RunFile(ApiModel):
     """One attempt of one run, as the trainer sees it."""
 
-    name: Annotated[str, AfterValidator(NAME_RULE.check)]
+    name: Annotated[str, AfterValidator(_check_name)]
     """Name of the run."""
 
     namespace: Annotated[str, Field(max_length=63)] = ""

@@ -100,7 +100,7 @@ class Tuning(ApiModel):
         Rule(
             "self.method == 'LoRA' || !has(self.lora)",
             lambda tuning: tuning.method == "LoRA" or tuning.lora is None,
-            "is only for method LoRA: remove it, or set method: LoRA",
+            "only for method LoRA: remove it, or set method: LoRA",
             at="lora",
             reason="FieldValueForbidden",
         ),
