@@ -1,0 +1,125 @@
+"""What the pages say is held against the code: manifests, rows, links, commands and tables."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+from llmtrain_api import API_VERSION
+from llmtrain_api.exits import EXIT_POLICIES
+from llmtrain_api.run import RunSpec
+from llmtrain_operator.reasons import Reason
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
+EXAMPLES = sorted(ROOT.glob("examples/*.yaml"))
+
+
+class Block(NamedTuple):
+    """A fenced block of a page."""
+
+    page: str
+    line: int
+    language: str
+    text: str
+
+
+def _blocks_of(page: Path) -> Iterator[Block]:
+    text = page.read_text(encoding="utf-8")
+    for found in re.finditer(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        line = text[: found.start()].count("\n") + 1
+        yield Block(str(page.relative_to(ROOT)), line, found[1], found[2])
+
+
+BLOCKS = [block for page in PAGES for block in _blocks_of(page)]
+
+
+def _in(*languages: str) -> list[Any]:
+    chosen = [block for block in BLOCKS if block.language in languages]
+    return [pytest.param(block, id=f"{block.page}:{block.line}") for block in chosen]
+
+
+def _check_manifest(document: Any) -> None:
+    """Holds a run against the models; a fragment of a spec has no `kind` and need only parse."""
+    if isinstance(document, dict) and document.get("kind") == "LLMTrainRun":
+        assert document["apiVersion"] == API_VERSION
+        assert document["metadata"]["name"]
+        RunSpec.model_validate(document["spec"])
+
+
+@pytest.mark.parametrize("block", _in("yaml"))
+def test_a_yaml_block_holds_what_the_api_takes(block: Block) -> None:
+    for document in yaml.safe_load_all(block.text):
+        _check_manifest(document)
+
+
+@pytest.mark.parametrize("block", _in("json", "jsonl"))
+def test_a_json_block_parses(block: Block) -> None:
+    texts = block.text.splitlines() if block.language == "jsonl" else [block.text]
+    for text in texts:
+        json.loads(text)
+
+
+@pytest.mark.parametrize("block", _in("python"))
+def test_a_python_block_compiles(block: Block) -> None:
+    compile(block.text, f"{block.page}:{block.line}", "exec")
+
+
+def test_every_block_names_its_language() -> None:
+    assert [f"{block.page}:{block.line}" for block in BLOCKS if not block.language] == []
+
+
+@pytest.mark.parametrize("path", [pytest.param(path, id=path.name) for path in EXAMPLES])
+def test_an_example_is_a_run_that_the_api_takes(path: Path) -> None:
+    documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+    assert [document["kind"] for document in documents] == ["LLMTrainRun"]
+    _check_manifest(documents[0])
+
+
+def _anchors_of(page: Path) -> set[str]:
+    """Returns the anchors that a page's headings make, as GitHub writes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=page.name) for page in PAGES])
+def test_links_of_a_page_lead_somewhere(page: Path) -> None:
+    prose = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        path = (page.parent / name).resolve() if name else page
+        assert path.exists(), f"{target} is not there"
+        if anchor and path.suffix == ".md":
+            assert anchor in _anchors_of(path), f"{target}: no such heading"
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=page.name) for page in PAGES])
+def test_make_targets_that_a_page_names_exist(page: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z0-9-]+):", makefile, re.MULTILINE))
+    named = re.findall(r"(?:`|\$ |^)make ([a-z][a-z0-9-]*)", page.read_text("utf-8"), re.M)
+    assert set(named) - targets == set()
+
+
+def test_the_table_of_exit_classes_is_the_code() -> None:
+    page = (ROOT / "docs/failure-modes.md").read_text(encoding="utf-8")
+    for exit_class, policy in EXIT_POLICIES.items():
+        yes_or_no = ["yes" if flag else "no" for flag in (policy.retry, policy.counts)]
+        row = f"| `{exit_class}` | {policy.code} | {' | '.join(yes_or_no)} |"
+        assert row in page, f"docs/failure-modes.md lacks the row that starts: {row}"
+    rows = re.findall(r"^\| `\w+` \| \d+ \|", page, re.MULTILINE)
+    assert len(rows) == len(EXIT_POLICIES)
+
+
+@pytest.mark.parametrize("reason", [pytest.param(reason, id=reason.value) for reason in Reason])
+def test_a_reason_is_explained(reason: Reason) -> None:
+    page = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
+    assert f"`{reason}`" in page, "docs/troubleshooting.md: say what it means and what to do"

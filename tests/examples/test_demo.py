@@ -1,0 +1,141 @@
+"""The demo's own steps, without a cluster: the rows it makes and the way it shows a run."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import folders
+import kubectl
+import make_dataset
+import pytest
+import train
+import yaml
+
+DEMO = Path(folders.__file__).parent
+
+
+def _make_rows(cache: Path, hash_seed: str) -> dict[str, str]:
+    environment = {**os.environ, "XDG_CACHE_HOME": str(cache), "PYTHONHASHSEED": hash_seed}
+    script = [sys.executable, str(DEMO / "make_dataset.py")]
+    subprocess.run(script, env=environment, check=True, capture_output=True)
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in (cache / "llmtrain-demo" / "data").iterdir()
+    }
+
+
+def test_the_rows_are_the_same_each_time(tmp_path: Path) -> None:
+    assert _make_rows(tmp_path / "one", "1") == _make_rows(tmp_path / "two", "2")
+
+
+def test_no_held_out_row_is_trained_on() -> None:
+    rows = make_dataset.make_rows()
+    questions = [row["instruction"] for row in rows]
+    assert questions[0] == make_dataset.question(make_dataset.ASKED)
+    assert len(rows) >= make_dataset.TRAIN_ROWS + make_dataset.HELD_OUT_ROWS
+    assert len(set(questions)) == len(questions)
+    assert len({row["output"] for row in rows}) == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("documentation", "answer"),
+    [
+        pytest.param(
+            "Return the sum\nof both numbers.\n\nMore.",
+            "Return the sum of both numbers.",
+            id="one paragraph",
+        ),
+        pytest.param("gcd(a, b)\n\nGreatest.", "", id="a signature is no answer"),
+        pytest.param("Short.", "", id="too short"),
+        pytest.param("Return " + "very " * 40 + "much.", "", id="too long"),
+        pytest.param("", "", id="none"),
+    ],
+)
+def test_first_sentences(documentation: str, answer: str) -> None:
+    assert make_dataset.first_sentences(documentation) == answer
+
+
+def test_a_chat_has_two_turns_in_the_messages_format() -> None:
+    rows = make_dataset.make_rows()
+    chat = make_dataset.to_chat((rows[1], rows[2]))
+    roles = [message["role"] for message in chat["messages"]]
+    assert roles == ["user", "assistant", "user", "assistant"]
+    assert json.loads(make_dataset.to_line(chat)) == chat
+
+
+def test_the_manifest_names_what_the_demo_makes() -> None:
+    manifest = yaml.safe_load((DEMO.parent / "sft-run.yaml").read_text(encoding="utf-8"))
+    spec = manifest["spec"]
+    assert manifest["metadata"] == {"name": kubectl.RUN, "namespace": kubectl.NAMESPACE}
+    assert spec["model"]["uri"] == f"s3://{folders.MODELS_BUCKET}/{folders.MODEL.name}/"
+    assert spec["datasets"][0]["uri"] == f"s3://{folders.DATA_BUCKET}/{folders.TRAIN_ROWS.name}"
+    assert spec["output"]["uri"] == f"s3://{folders.RUNS_BUCKET}/{folders.OUTPUT}"
+
+
+@pytest.mark.parametrize("name", ["heldout.py", "folders.py"])
+def test_the_measurement_imports_nothing_of_ours(name: str) -> None:
+    tree = ast.parse((DEMO / name).read_text(encoding="utf-8"))
+    names = [
+        name
+        for node in ast.walk(tree)
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    ]
+    assert names
+    assert not [name for name in names if name.startswith("llmtrain")]
+
+
+def test_columns_keep_their_place_when_a_cell_is_empty() -> None:
+    head, line = train.aligned(
+        "NAME   PHASE     STEP   LOSS   AGE", "sft    Running                 10s"
+    )
+    assert head.split() == ["NAME", "PHASE", "STEP", "LOSS", "AGE"]
+    assert [line.index("Running"), line.index("10s")] == [head.index("PHASE"), head.index("AGE")]
+
+
+def test_sections_of_a_description() -> None:
+    text = "Name:  x\nStatus:\n  Conditions:\n    Type:  A\n  Phase:  B\nEvents:\n  Type  Reason\n"
+    shown = train.sections(text, without={"Conditions"})
+    assert shown == "Status:\n  Phase:  B\nEvents:\n  Type  Reason"
+
+
+@pytest.mark.parametrize(
+    ("status", "remark"),
+    [
+        pytest.param({}, "", id="nothing is known yet"),
+        pytest.param(
+            {
+                "conditions": [
+                    {
+                        "type": "WorkersReady",
+                        "status": "False",
+                        "reason": "Unschedulable",
+                        "message": "no room",
+                    }
+                ]
+            },
+            "Unschedulable: no room",
+            id="pods that wait",
+        ),
+        pytest.param(
+            {"progress": {"activity": "Loading", "message": "the model"}},
+            "Loading: the model",
+            id="before the first step",
+        ),
+        pytest.param({"progress": {"step": 3, "activity": "Training"}}, "", id="training"),
+    ],
+)
+def test_remark_beside_the_table(status: dict[str, Any], remark: str) -> None:
+    assert train.remark_on(status) == remark
