@@ -1,0 +1,234 @@
+"""From a run's spec to the arguments of TRL's SFTConfig, and the check of `training.arguments`."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from llmtrain_api.errors import ConfigError
+from llmtrain_api.run import RunSpec
+from llmtrain_trainer.devices import Device, Precision, choose_backend
+
+if TYPE_CHECKING:
+    from trl.trainer.sft_config import SFTConfig
+
+_OWNERS = {
+    "activation_checkpointing": "training.activationCheckpointing",
+    "assistant_only_loss": "sft.loss",
+    "auto_find_batch_size": "training.microBatchSize",
+    "bf16": "training.precision",
+    "bf16_full_eval": "training.precision",
+    "completion_only_loss": "sft.loss",
+    "do_eval": "evaluation",
+    "eval_steps": "evaluation.everySteps",
+    "eval_strategy": "evaluation.everySteps",
+    "fp16": "training.precision",
+    "fp16_full_eval": "training.precision",
+    "gradient_accumulation_steps": "training.globalBatchSize",
+    "gradient_checkpointing": "training.activationCheckpointing",
+    "learning_rate": "training.learningRate",
+    "logging_steps": "training.loggingSteps",
+    "logging_strategy": "training.loggingSteps",
+    "lr_scheduler_type": "training.lrSchedulerType",
+    "max_grad_norm": "training.maxGradNorm",
+    "max_length": "training.maxLength",
+    "max_steps": "training.maxSteps",
+    "num_train_epochs": "training.epochs",
+    "optim": "training.optim",
+    "output_dir": "output.uri",
+    "packing": "sft.packing",
+    "per_device_eval_batch_size": "evaluation.batchSize",
+    "per_device_train_batch_size": "training.microBatchSize",
+    "resume_from_checkpoint": "output.uri",
+    "save_steps": "checkpoint.everySteps",
+    "save_strategy": "checkpoint.everySteps",
+    "save_total_limit": "checkpoint.keep",
+    "seed": "training.seed",
+    "warmup_steps": "training.warmupSteps",
+    "weight_decay": "training.weightDecay",
+}
+"""The field of the spec that owns an argument of SFTConfig."""
+
+_REFUSED = {
+    "reads the data in another way than llmtrain prepared it": (
+        "chat_template_path",
+        "dataset_kwargs",
+        "dataset_num_proc",
+        "dataset_text_field",
+        "eos_token",
+        "label_names",
+        "model_init_kwargs",
+        "pad_token",
+        "remove_unused_columns",
+        "truncation_mode",
+        "trust_remote_code",
+    ),
+    "spreads training over devices in a way that is not supported": (
+        "accelerator_config",
+        "ddp_backend",
+        "ddp_find_unused_parameters",
+        "deepspeed",
+        "fsdp",
+        "fsdp_config",
+        "local_rank",
+        "parallelism_config",
+        "use_cpu",
+    ),
+    "is the business of llmtrain's own checkpoints and logs": (
+        "disable_tqdm",
+        "do_predict",
+        "do_train",
+        "enable_jit_checkpoint",
+        "greater_is_better",
+        "ignore_data_skip",
+        "load_best_model_at_end",
+        "log_on_each_node",
+        "logging_nan_inf_filter",
+        "metric_for_best_model",
+        "report_to",
+        "restore_callback_states_from_checkpoint",
+        "save_on_each_node",
+        "save_only_model",
+        "use_cache",
+    ),
+    "belongs to a service that llmtrain does not use": (
+        "hub_always_push",
+        "hub_model_id",
+        "hub_private_repo",
+        "hub_revision",
+        "hub_strategy",
+        "hub_token",
+        "project",
+        "push_to_hub",
+        "trackio_bucket_id",
+        "trackio_space_id",
+        "trackio_static_space_id",
+    ),
+}
+
+
+def check_arguments(arguments: Mapping[str, Any], types: Mapping[str, Any]) -> None:
+    """Checks the free `training.arguments` of a spec.
+
+    Args:
+        arguments: What the user wrote.
+        types: Name and type of every argument that SFTConfig knows.
+
+    Raises:
+        ConfigError: One is unknown, owned by a field of the spec, or of the wrong type.
+    """
+    refused = {name: reason for reason, names in _REFUSED.items() for name in names}
+    for name, value in arguments.items():
+        field = f"training.arguments.{name}"
+        if name in _OWNERS:
+            raise ConfigError(field, f"{_OWNERS[name]} owns it", f"set {_OWNERS[name]} instead")
+        if name in refused:
+            raise ConfigError(field, refused[name], "remove it")
+        if name not in types:
+            near = difflib.get_close_matches(name, types, n=3)
+            advice = f"did you mean {' or '.join(near)}?" if near else "see TRL's SFTConfig"
+            raise ConfigError(field, "SFTConfig has no such argument", advice)
+        _check_type(field, value, types[name])
+
+
+def _check_type(field: str, value: Any, expected: Any) -> None:
+    try:
+        TypeAdapter(expected).validate_python(value)
+    except ValidationError as error:
+        problem = error.errors()[0]["msg"]
+        raise ConfigError(field, f"{value!r} does not do: {problem}", "correct it") from error
+
+
+def map_spec(
+    spec: RunSpec, device: Device, precision: Precision, folder: Path, *, distributed: bool
+) -> dict[str, Any]:
+    """Returns the arguments of SFTConfig that the fields of `spec` stand for.
+
+    `folder` takes the checkpoints; `distributed` says that torchrun started this process. What no
+    field of the spec says, and llmtrain's promises do not need, is left at TRL's default.
+    """
+    training, evaluation = spec.training, spec.evaluation
+    every_steps = evaluation.every_steps if evaluation is not None else None
+    batch_size = evaluation.batch_size if evaluation is not None else None
+    return {
+        "output_dir": str(folder),
+        # Data. Rows come with token ids and labels; TRL packs and batches them.
+        "max_length": training.max_length,
+        "packing": spec.sft.packing,
+        "shuffle_dataset": True,
+        # The optimizer and its schedule.
+        "per_device_train_batch_size": training.micro_batch_size,
+        "gradient_accumulation_steps": spec.gradient_accumulation_steps,
+        "num_train_epochs": training.epochs if training.epochs is not None else 1.0,
+        "max_steps": training.max_steps if training.max_steps is not None else -1,
+        "learning_rate": training.learning_rate,
+        "lr_scheduler_type": training.lr_scheduler_type,
+        "warmup_steps": training.warmup_steps,
+        "weight_decay": training.weight_decay,
+        "max_grad_norm": training.max_grad_norm,
+        "optim": training.optim,
+        "seed": training.seed,
+        # The device.
+        "use_cpu": device.kind == "cpu",
+        "bf16": precision == "BF16",
+        "activation_checkpointing": training.activation_checkpointing,
+        "use_cache": False,
+        "ddp_backend": choose_backend(device, distributed=distributed),
+        "ddp_find_unused_parameters": False,
+        "dataloader_pin_memory": device.kind != "cpu",
+        # Logs, evaluation and checkpoints.
+        "logging_steps": training.logging_steps,
+        "logging_nan_inf_filter": False,
+        "report_to": [],
+        "disable_tqdm": True,
+        "eval_strategy": "steps" if every_steps is not None else "no",
+        "eval_steps": every_steps,
+        "per_device_eval_batch_size": batch_size or training.micro_batch_size,
+        "save_strategy": "steps",
+        "save_steps": spec.checkpoint.every_steps,
+        "save_total_limit": None,
+    }
+
+
+def check(spec: RunSpec) -> None:
+    """Checks `training.optim` and `training.arguments` against the installed libraries.
+
+    Raises:
+        ConfigError: One of them does not work.
+    """
+    from transformers.training_args import OptimizerNames  # Late: imports take seconds.
+    from trl.trainer.sft_config import SFTConfig
+
+    known = [str(optimizer.value) for optimizer in OptimizerNames]
+    if spec.training.optim not in known:
+        raise ConfigError(
+            "training.optim",
+            f"transformers has no optimizer '{spec.training.optim}'",
+            f"use one of {', '.join(known)}",
+        )
+    hints = get_type_hints(SFTConfig)
+    types = {field.name: hints[field.name] for field in fields(SFTConfig) if field.init}
+    check_arguments(spec.training.arguments, types)
+
+
+def build(spec: RunSpec, device: Device, precision: Precision, folder: Path) -> SFTConfig:
+    """Returns the SFTConfig of a checked spec; the process group is initialised on the way.
+
+    Raises:
+        ConfigError: SFTConfig refuses the arguments as a whole.
+    """
+    from trl.trainer.sft_config import SFTConfig
+
+    fixed = map_spec(spec, device, precision, folder, distributed="RANK" in os.environ)
+    try:
+        return SFTConfig(**fixed, **spec.training.arguments)
+    except (ValueError, TypeError, ImportError) as error:
+        raise ConfigError(
+            "training.arguments", f"SFTConfig refuses them ({error})", "correct or remove them"
+        ) from error

@@ -1,0 +1,105 @@
+"""What is left of a finished run on disk: adapter, model, results, plot and model cards."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from peft import PeftModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from llmtrain_trainer import results, workdir
+from llmtrain_trainer.card import Kind, write_card
+from llmtrain_trainer.tokens import Account
+from llmtrain_trainer.workdir import Job
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+    from trl.trainer.sft_trainer import SFTTrainer
+
+logger = logging.getLogger(__name__)
+
+_LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "tokenizers")
+
+
+def write(
+    job: Job,
+    folder: Path,
+    trainer: SFTTrainer,
+    account: Account,
+    metrics: Mapping[str, float],
+    weights: str,
+) -> None:
+    """Writes `final/` in the working folder, `.done` last; called in the first process only."""
+    out = folder / workdir.FINAL
+    history = trainer.state.log_history
+    numbers = results.collect(metrics, history, account, weights)
+    _write_json(out / "results" / "all_results.json", numbers)
+    results.plot(history, f"{job.run.name}: loss", out / "plots" / "training_loss.png")
+    tokenizer = AutoTokenizer.from_pretrained(job.model_path)
+    versions = {library: version(library) for library in _LIBRARIES}
+    for kind in _save_weights(job, out, trainer, account):
+        tokenizer.save_pretrained(out / kind)
+        card = write_card(job.run.name, kind, job.run.spec, account, numbers, versions)
+        (out / kind / "README.md").write_text(card, encoding="utf-8")
+    (out / workdir.DONE).touch()
+    logger.info("all results are written")
+
+
+def _save_weights(job: Job, out: Path, trainer: SFTTrainer, account: Account) -> list[Kind]:
+    """Saves the weights; returns the folders made."""
+    spec = job.run.spec
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if spec.tuning.method == "Full":
+        model.to(dtype=_stored_dtype(job))
+        _save_model(model, out / "model", account)
+        return ["model"]
+    model.save_pretrained(out / "adapter")
+    _name_base(out / "adapter" / "adapter_config.json", spec.model.uri)
+    if not spec.output.export.merge_adapter:
+        return ["adapter"]
+    model.to("cpu")  # The merge happens there, and nothing is trained any more.
+    base = AutoModelForCausalLM.from_pretrained(job.model_path, dtype=_stored_dtype(job))
+    merged = PeftModel.from_pretrained(base, str(out / "adapter")).merge_and_unload(safe_merge=True)
+    _save_model(merged, out / "model", account)
+    return ["adapter", "model"]
+
+
+def _stored_dtype(job: Job) -> torch.dtype:
+    """Returns the number format in which the base model is stored; the result is stored alike."""
+    dtype = AutoConfig.from_pretrained(job.model_path).dtype
+    return dtype if isinstance(dtype, torch.dtype) else torch.float32
+
+
+def _save_model(model: PreTrainedModel, folder: Path, account: Account) -> None:
+    """Saves a model that stops at the end of a turn when it generates."""
+    _stop_at(model, account.turn_end)
+    model.save_pretrained(folder)
+
+
+def _stop_at(model: PreTrainedModel, turn_end: int | None) -> None:
+    """Adds the token that was trained to end an answer to those that end generation."""
+    generation = model.generation_config
+    if turn_end is None or generation is None:
+        return
+    ends = generation.eos_token_id
+    known = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+    if turn_end not in known:
+        generation.eos_token_id = [turn_end, *known]
+
+
+def _name_base(path: Path, uri: str) -> None:
+    """Names the base by its URI instead of a path of this machine."""
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = uri
+    _write_json(path, config)
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,119 @@
+"""The model card: what a model was made from, how, and how to load it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import yaml
+
+from llmtrain_api.run import RunSpec
+from llmtrain_trainer.tokens import Account
+
+Kind = Literal["adapter", "model"]
+
+
+def write_card(
+    name: str,
+    kind: Kind,
+    spec: RunSpec,
+    account: Account,
+    results: Mapping[str, Any],
+    versions: Mapping[str, str],
+) -> str:
+    """Returns the text of `README.md` in a final folder.
+
+    Args:
+        name: The run's name.
+        kind: Whether the folder holds a LoRA adapter or a whole model.
+        spec: The run's spec.
+        account: What became of the rows.
+        results: What `all_results.json` holds.
+        versions: Versions of the libraries that trained it.
+    """
+    parts = [
+        _front_matter(kind),
+        f"# {name}\n",
+        f"{_what(kind, spec)}, trained from `{spec.model.uri}` by llmtrain.\n",
+        "## Data\n\n" + _data(account),
+        "## Training\n\n" + _arguments(spec),
+        "## Results\n\n" + _results(results),
+        "## How to load it\n\n" + _usage(kind, spec),
+        "## Versions\n\n"
+        + ", ".join(f"{library} {version}" for library, version in versions.items())
+        + "\n",
+    ]
+    return "\n".join(parts)
+
+
+def _front_matter(kind: Kind) -> str:
+    fields = {
+        "library_name": "peft" if kind == "adapter" else "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["llmtrain", "sft", *(["lora"] if kind == "adapter" else [])],
+    }
+    return f"---\n{yaml.safe_dump(fields, sort_keys=False)}---\n"
+
+
+def _what(kind: Kind, spec: RunSpec) -> str:
+    if kind == "adapter":
+        return "A LoRA adapter for supervised fine-tuning"
+    return (
+        "The base model with a LoRA adapter merged in"
+        if spec.tuning.method == "LoRA"
+        else ("A model with all weights fine-tuned under supervision")
+    )
+
+
+def _data(account: Account) -> str:
+    lines = [
+        "| dataset | rows | trained | held out | dropped | truncated | tokens | SHA-256 |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| `{dataset.uri}` | {dataset.rows} | {dataset.train} | {dataset.evaluation}"
+        f" | {dataset.dropped} | {dataset.truncated} | {dataset.tokens} | `{dataset.sha256}` |"
+        for dataset in account.datasets
+    ]
+    note = (
+        "\n\nDropped rows have no trained token within `maxLength`; truncated rows were cut there."
+    )
+    return "\n".join(lines) + note + "\n"
+
+
+def _arguments(spec: RunSpec) -> str:
+    blocks = spec.to_dict()
+    chosen: dict[str, Any] = {
+        name: blocks[name] for name in ("tuning", "sft", "training") if name in blocks
+    }
+    chosen["processes"] = spec.world_size
+    chosen["gradientAccumulationSteps"] = spec.gradient_accumulation_steps
+    return f"```yaml\n{yaml.safe_dump(chosen, sort_keys=False)}```\n"
+
+
+def _results(results: Mapping[str, Any]) -> str:
+    lines = ["| | |", "|---|---|"]
+    for name, value in results.items():
+        if value is not None:
+            shown = f"{value:.6g}" if isinstance(value, float) else str(value)
+            lines.append(f"| {name} | {shown} |")
+    return "\n".join(lines) + "\n"
+
+
+def _usage(kind: Kind, spec: RunSpec) -> str:
+    if kind == "model":
+        body = (
+            "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+            'model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")\n'
+        )
+    else:
+        body = (
+            "from peft import PeftModel\n"
+            "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+            f"# A local copy of {spec.model.uri}\n"
+            'base = AutoModelForCausalLM.from_pretrained("path/to/the/base/model")\n'
+            'model = PeftModel.from_pretrained(base, "path/to/this/folder")\n'
+        )
+    return (
+        f'```python\n{body}tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")\n```\n'
+    )

@@ -1,0 +1,233 @@
+"""From rows to token ids and labels: the loss falls on the answers, end of turn included.
+
+A conversation is rendered by the model's own chat template. Which tokens are the assistant's is
+read from the template's `{% generation %}` marks where it has them (TRL carries marked editions
+of the templates of many models); from any other template by rendering the conversation turn by
+turn: what a turn of the assistant adds to the text is what is trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import TemplateError
+
+from llmtrain_api.errors import ConfigError, DataError
+from llmtrain_trainer.rows import Chat, Completion, Message, Row
+
+if TYPE_CHECKING:
+    from transformers import BatchEncoding, PreTrainedTokenizerBase
+
+IGNORED = -100
+"""The label of a token that is not trained, as PyTorch's cross entropy has it."""
+
+Span = tuple[int, int]
+
+_MARK_THE_TEMPLATE = (
+    "put {% generation %} and {% endgeneration %} around the assistant's words and the end of its"
+    " turn in the model's chat_template.jinja"
+)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One row as the model sees it; `labels` are `input_ids` or `IGNORED`, of the same length."""
+
+    input_ids: list[int]
+    labels: list[int]
+
+
+class Encoder:
+    """Turns rows into tokens with one model's tokenizer.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        all_tokens: Train every token, not the answers only.
+
+    Raises:
+        ConfigError: The tokenizer cannot say which characters a token stands for.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, all_tokens: bool) -> None:
+        if not tokenizer.is_fast:
+            raise ConfigError(
+                "model.uri",
+                f"its tokenizer {type(tokenizer).__name__} does not say which characters a token"
+                " stands for",
+                "save it as tokenizer.json (a tokenizer of the `tokenizers` library)",
+            )
+        self._tokenizer = tokenizer
+        self._all_tokens = all_tokens
+        self._marked_template = _find_marked_template(tokenizer)
+        eos = [tokenizer.eos_token] if tokenizer.eos_token else []
+        self._turn_ends = (*tokenizer.get_added_vocab(), *eos)
+
+    def encode(self, rows: Sequence[Row]) -> list[Tokens]:
+        """Returns the tokens of `rows`, which are all chats or all completions.
+
+        Raises:
+            ConfigError: The chat template does not show where an answer begins or ends.
+            DataError: The chat template refuses a row.
+        """
+        chats = [row.content for row in rows if isinstance(row.content, Chat)]
+        if not chats:
+            return self._encode_completions(rows)
+        if self._marked_template is not None:
+            return self._encode_marked(rows, [chat.messages for chat in chats])
+        return self._encode_rendered(rows, [chat.messages for chat in chats])
+
+    def _encode_completions(self, rows: Sequence[Row]) -> list[Tokens]:
+        """Encodes prompt and completion as one text that ends with the end-of-sequence token."""
+        contents = [row.content for row in rows if isinstance(row.content, Completion)]
+        batch = self._tokenizer([content.prompt + content.completion for content in contents])
+        end = self._tokenizer.eos_token_id
+        if end is None:
+            raise ConfigError(
+                "model.uri",
+                "its tokenizer has no end-of-sequence token, so no answer could end",
+                "set eos_token in the model's tokenizer_config.json",
+            )
+        encoded = []
+        for index, content in enumerate(contents):
+            ids = list(batch["input_ids"][index])
+            text_length = len(content.prompt) + len(content.completion)
+            labels = self._labels(batch, index, ids, [(len(content.prompt), text_length)])
+            if ids[-1:] != [end]:
+                ids.append(end)
+                labels.append(end)
+            labels[-1] = end
+            encoded.append(Tokens(ids, labels))
+        return encoded
+
+    def _encode_marked(self, rows: Sequence[Row], chats: list[list[Message]]) -> list[Tokens]:
+        """Encodes chats by a template with `{% generation %}` marks."""
+        try:
+            batch = self._apply_marked(chats)
+        except (TemplateError, TypeError) as error:
+            if len(rows) == 1:
+                raise _refused_row(rows[0], error) from error
+            # Some row of the batch is at fault: find it, so that the message can name its line.
+            return [tokens for row in rows for tokens in self.encode([row])]
+        encoded = []
+        for row, ids, mask in zip(rows, batch["input_ids"], batch["assistant_masks"], strict=True):
+            if not any(mask):
+                raise DataError(
+                    row.place, "the chat template marks no token of its answers", _MARK_THE_TEMPLATE
+                )
+            trained = [
+                token if answer or self._all_tokens else IGNORED
+                for token, answer in zip(ids, mask, strict=True)
+            ]
+            encoded.append(Tokens(list(ids), trained))
+        return encoded
+
+    def _apply_marked(self, chats: list[list[Message]]) -> Any:
+        return self._tokenizer.apply_chat_template(
+            chats,
+            chat_template=self._marked_template,
+            return_dict=True,
+            return_assistant_tokens_mask=True,
+        )
+
+    def _encode_rendered(self, rows: Sequence[Row], chats: list[list[Message]]) -> list[Tokens]:
+        """Encodes chats by a template without marks."""
+        rendered = [self._render(row, chat) for row, chat in zip(rows, chats, strict=True)]
+        batch = self._tokenizer([text for text, _ in rendered], add_special_tokens=False)
+        encoded = []
+        for index, (_, spans) in enumerate(rendered):
+            ids = list(batch["input_ids"][index])
+            encoded.append(Tokens(ids, self._labels(batch, index, ids, spans)))
+        return encoded
+
+    def _render(self, row: Row, messages: list[Message]) -> tuple[str, list[Span]]:
+        """Returns the conversation's text and where in it the assistant speaks."""
+        text = self._render_text(row, messages)
+        spans = []
+        for number, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            before = self._render_text(row, messages[:number], answer_next=True)
+            after = self._render_text(row, messages[: number + 1])
+            if not (after.startswith(before) and text.startswith(after)):
+                raise ConfigError(
+                    "model.uri",
+                    "its chat template renders a turn differently once another follows"
+                    f" (seen in {row.place}), so the answers cannot be told apart",
+                    _MARK_THE_TEMPLATE + ", or use rows with one answer each",
+                )
+            if not after.rstrip().endswith(self._turn_ends):
+                raise ConfigError(
+                    "model.uri",
+                    f"its chat template ends the assistant's turn in plain text ({after[-20:]!r}),"
+                    " so the model would never learn to stop",
+                    "let the template end that turn with a special token such as <|im_end|>",
+                )
+            spans.append((len(before), len(after)))
+        return text, spans
+
+    def _render_text(self, row: Row, messages: list[Message], *, answer_next: bool = False) -> str:
+        try:
+            text = self._tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=answer_next
+            )
+        except (TemplateError, TypeError) as error:
+            raise _refused_row(row, error) from error
+        return str(text)
+
+    def _labels(
+        self, batch: BatchEncoding, index: int, ids: list[int], spans: Sequence[Span]
+    ) -> list[int]:
+        """Returns the labels of one text: a token that reaches into a span is trained."""
+        if self._all_tokens:
+            return list(ids)
+        labels = [IGNORED] * len(ids)
+        for start, end in spans:
+            first = _token_at(batch, index, range(start, end))
+            last = _token_at(batch, index, range(end - 1, start - 1, -1))
+            if first is not None and last is not None:
+                labels[first : last + 1] = ids[first : last + 1]
+        return labels
+
+
+def _token_at(batch: BatchEncoding, index: int, characters: range) -> int | None:
+    """Returns the token of the first of `characters` that has one: tokenizers may drop blanks."""
+    for character in characters:
+        token = batch.char_to_token(index, character)
+        if token is not None:
+            return int(token)
+    return None
+
+
+def _refused_row(row: Row, error: Exception) -> DataError:
+    return DataError(
+        row.place,
+        f"the model's chat template refuses it ({error})",
+        "correct the row, or use a model whose template takes such conversations",
+    )
+
+
+def _find_marked_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Returns a template with `{% generation %}` marks that hold the end of turn too, or none."""
+    from trl.chat_template_utils import (
+        get_training_chat_template,
+        has_generation_markers,
+        is_chat_template_stop_token_trained,
+    )
+
+    own = tokenizer.chat_template
+    if isinstance(own, dict):
+        own = own["default"]
+    if own is None:
+        return None
+    if has_generation_markers(own):
+        marked = own
+    else:
+        try:
+            marked = get_training_chat_template(tokenizer)
+        except ValueError:  # TRL's word for a template that it has no marked edition of.
+            return None
+    if not is_chat_template_stop_token_trained(tokenizer, chat_template=marked):
+        return None
+    return str(marked)

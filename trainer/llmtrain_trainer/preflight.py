@@ -1,0 +1,101 @@
+"""Checks a downloaded model before any process loads it; imports neither torch nor transformers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from llmtrain_api.errors import ConfigError, DataError
+from llmtrain_api.run import RunSpec
+from llmtrain_trainer.rows import CHAT_FORMATS
+
+_TOKENIZER = "tokenizer.json"
+_TOKENIZER_CONFIG = "tokenizer_config.json"
+_CHAT_TEMPLATES = ("chat_template.jinja", "chat_template.json")
+
+
+def check_model(folder: Path, spec: RunSpec) -> None:
+    """Checks that `folder` holds a model that can be trained as `spec` says.
+
+    Raises:
+        ConfigError: The model and the spec do not fit together.
+        DataError: A file that a model must have is missing or malformed.
+    """
+    config = _read(folder, "config.json", spec)
+    _check_length(config, spec)
+    _check_weights(folder, spec)
+    if not (folder / _TOKENIZER).is_file():
+        raise DataError(
+            spec.model.uri,
+            f"has no {_TOKENIZER}",
+            "save the tokenizer there with transformers: tokenizer.save_pretrained(folder)",
+        )
+    _check_chat_template(folder, spec)
+
+
+def _read(folder: Path, name: str, spec: RunSpec) -> dict[str, Any]:
+    path = folder / name
+    if not path.is_file():
+        raise DataError(
+            spec.model.uri,
+            f"has no {name}",
+            "name the folder of a Hugging Face model, as model.save_pretrained(folder) writes it",
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(
+            f"{spec.model.uri}, {name}", f"is not JSON ({error})", "upload it again"
+        ) from error
+    if not isinstance(content, dict):
+        raise DataError(f"{spec.model.uri}, {name}", "is no JSON object", "upload it again")
+    return content
+
+
+def _check_length(config: dict[str, Any], spec: RunSpec) -> None:
+    """Holds `maxLength` against the model's context, where the model has a fixed one."""
+    text_config = config.get("text_config") or config
+    context = text_config.get("max_position_embeddings")
+    if isinstance(context, int) and spec.training.max_length > context:
+        raise ConfigError(
+            "training.maxLength",
+            f"{spec.training.max_length} tokens are more than the model's context of {context}",
+            f"use at most {context}",
+        )
+
+
+def _check_weights(folder: Path, spec: RunSpec) -> None:
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        if not any(folder.glob("*.safetensors")):
+            raise DataError(
+                spec.model.uri,
+                "has no safetensors weights",
+                "save the model there with transformers 5 or later: model.save_pretrained(folder)",
+            )
+        return
+    named = set(_read(folder, index.name, spec).get("weight_map", {}).values())
+    missing = sorted(name for name in named if not (folder / name).is_file())
+    if missing:
+        raise DataError(
+            spec.model.uri,
+            f"lacks {len(missing)} of its {len(named)} weight files, such as {missing[0]}",
+            "upload the whole folder again",
+        )
+
+
+def _check_chat_template(folder: Path, spec: RunSpec) -> None:
+    needs = [dataset for dataset in spec.datasets if dataset.format in CHAT_FORMATS]
+    if not needs or any((folder / name).is_file() for name in _CHAT_TEMPLATES):
+        return
+    config = folder / _TOKENIZER_CONFIG
+    if config.is_file() and _read(folder, config.name, spec).get("chat_template"):
+        return
+    raise ConfigError(
+        "model.uri",
+        f"the tokenizer of {spec.model.uri} has no chat template, and {needs[0].uri} has the"
+        f" format {needs[0].format}, which is rendered by one",
+        "use an instruction model, add a chat_template.jinja to the model's folder, or write the"
+        " rows as prompt and completion (format: PromptCompletion)",
+    )

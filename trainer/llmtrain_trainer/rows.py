@@ -1,0 +1,248 @@
+"""Reads the rows of a run's datasets and says exactly where one of them is wrong.
+
+Imports neither torch nor a tokenizer: the launcher checks all data before a gang of processes
+starts, and the training processes read the same rows the same way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmtrain_api.errors import ConfigError, DataError
+from llmtrain_api.run import RunSpec
+from llmtrain_trainer.workdir import InputFile
+
+Message = dict[str, Any]
+
+CHAT_FORMATS = ("Alpaca", "Messages")
+"""The formats that are rendered by the model's chat template."""
+
+_ROLES = ("system", "user", "assistant")
+# These change what a message means; to pass them over would train something else than asked for.
+_UNSUPPORTED = ("tool_calls", "function_call", "weight")
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A conversation, to be rendered by the model's chat template."""
+
+    messages: list[Message]
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A prompt and what follows it, as plain text."""
+
+    prompt: str
+    completion: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: where it stands, whether it is held out for evaluation, and what it says."""
+
+    place: str
+    held_out: bool
+    content: Chat | Completion
+
+
+def check(files: Sequence[InputFile], spec: RunSpec) -> None:
+    """Reads all rows of `files` and drops them.
+
+    Args:
+        files: The downloaded objects, in the order of `spec.datasets`.
+        spec: The run's spec.
+
+    Raises:
+        ConfigError: A file's name or `evaluation.fraction` does not work.
+        DataError: A row is malformed, or a file is empty; the message names URI and line.
+    """
+    kept = held_out = 0
+    for index in range(len(files)):
+        for row in read(files, spec, index):
+            kept += not row.held_out
+            held_out += row.held_out
+    if spec.evaluation is not None and not (kept and held_out):
+        raise ConfigError(
+            "evaluation.fraction",
+            f"of {kept + held_out} rows {held_out} would be held out and {kept} trained on",
+            "choose a fraction that leaves rows on both sides, or remove evaluation",
+        )
+
+
+def read(files: Sequence[InputFile], spec: RunSpec, index: int) -> Iterator[Row]:
+    """Yields the rows of dataset `index`, in the order of its file.
+
+    Raises:
+        ConfigError: The object is neither `.jsonl` nor `.json`.
+        DataError: A row is malformed, or there is none.
+    """
+    file = files[index]
+    dataset_format = spec.datasets[index].format
+    fraction = spec.evaluation.fraction if spec.evaluation is not None else 0.0
+    empty = True
+    for place, raw in _objects(file, index):
+        empty = False
+        if not isinstance(raw, dict):
+            raise DataError(place, f"is {_kind(raw)}", "write one JSON object per row")
+        content = _PARSERS[dataset_format](place, raw)
+        yield Row(place, is_held_out(raw, fraction), content)
+    if empty:
+        raise DataError(file.uri, "holds no rows", "upload rows, or remove it from spec.datasets")
+
+
+def is_held_out(row: dict[str, Any], fraction: float) -> bool:
+    """Returns whether a row belongs to the held-out share: a function of its content alone."""
+    digest = hashlib.sha256(json.dumps(row, sort_keys=True).encode()).digest()
+    return int.from_bytes(digest[:8], "big") < fraction * 2**64
+
+
+def _objects(file: InputFile, index: int) -> Iterator[tuple[str, Any]]:
+    """Yields each row's place and its parsed JSON."""
+    suffix = Path(file.uri).suffix
+    if suffix == ".jsonl":
+        return _json_lines(file)
+    if suffix == ".json":
+        return _json_list(file)
+    raise ConfigError(
+        f"datasets[{index}].uri",
+        f"{file.uri} ends in neither .jsonl nor .json",
+        "name one object with JSON lines (.jsonl) or one JSON list (.json)",
+    )
+
+
+def _json_lines(file: InputFile) -> Iterator[tuple[str, Any]]:
+    with Path(file.path).open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            place = f"{file.uri}, line {number}"
+            try:
+                yield place, json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+            except UnicodeDecodeError as error:
+                raise DataError(place, f"is not UTF-8 ({error})", "save it as UTF-8") from error
+            except ValueError as error:
+                raise DataError(
+                    place, f"is not JSON ({error})", "write one JSON object per line"
+                ) from error
+
+
+def _json_list(file: InputFile) -> Iterator[tuple[str, Any]]:
+    try:
+        rows = json.loads(Path(file.path).read_bytes().decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise DataError(file.uri, f"is not UTF-8 ({error})", "save it as UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{file.uri}, line {error.lineno}",
+            f"is not JSON ({error})",
+            "write one JSON list, or name a file with one object per line .jsonl",
+        ) from error
+    if not isinstance(rows, list):
+        raise DataError(file.uri, f"is {_kind(rows)}", "write one JSON list of objects")
+    for number, row in enumerate(rows, start=1):
+        yield f"{file.uri}, row {number}", row
+
+
+def _alpaca(place: str, row: dict[str, Any]) -> Chat:
+    """Returns an Alpaca row as a conversation of one question and one answer."""
+    question = _text(place, row, "instruction")
+    extra = _text(place, row, "input", required=False)
+    system = _text(place, row, "system", required=False)
+    messages = [{"role": "system", "content": system}] if system else []
+    messages.append({"role": "user", "content": f"{question}\n\n{extra}" if extra else question})
+    messages.append({"role": "assistant", "content": _text(place, row, "output")})
+    return Chat(messages)
+
+
+def _messages(place: str, row: dict[str, Any]) -> Chat:
+    if row.get("tools"):
+        raise DataError(place, "has `tools`, which are not supported", "remove the row's tools")
+    messages = _column(place, row, "messages")
+    if not isinstance(messages, list) or not messages:
+        raise DataError(
+            place,
+            f"`messages` is {_kind(messages)}",
+            "write a list of objects with `role` and `content`",
+        )
+    for number, message in enumerate(messages):
+        _check_message(f"{place}, messages[{number}]", message)
+    _check_order(place, [message["role"] for message in messages])
+    return Chat(messages)
+
+
+def _check_message(place: str, message: object) -> None:
+    if not isinstance(message, dict):
+        raise DataError(place, f"is {_kind(message)}", "write an object with `role` and `content`")
+    role = _text(place, message, "role")
+    if role not in _ROLES:
+        raise DataError(place, f"the role is '{role}'", f"use one of {', '.join(_ROLES)}")
+    _text(place, message, "content")
+    for key in _UNSUPPORTED:
+        if message.get(key) is not None:
+            raise DataError(place, f"has `{key}`, which is not supported", f"remove `{key}`")
+
+
+def _check_order(place: str, roles: list[str]) -> None:
+    """Holds [system,] user, assistant, user, assistant ...: anything else trains nonsense."""
+    turns = roles[1:] if roles[0] == "system" else roles
+    if len(turns) < 2 or len(turns) % 2 or turns != ["user", "assistant"] * (len(turns) // 2):
+        raise DataError(
+            place,
+            f"the roles are {', '.join(roles[:8])}{', ...' if len(roles) > 8 else ''}",
+            "begin with an optional system message, then let user and assistant take turns,"
+            " the assistant last",
+        )
+
+
+def _completion(place: str, row: dict[str, Any]) -> Completion:
+    return Completion(_text(place, row, "prompt"), _text(place, row, "completion"))
+
+
+_PARSERS: dict[str, Callable[[str, dict[str, Any]], Chat | Completion]] = {
+    "Alpaca": _alpaca,
+    "Messages": _messages,
+    "PromptCompletion": _completion,
+}
+
+
+def _text(place: str, row: dict[str, Any], name: str, *, required: bool = True) -> str:
+    """Returns a text column; one that is not required may be absent or null."""
+    if not required and row.get(name) is None:
+        return ""
+    value = _column(place, row, name)
+    if not isinstance(value, str):
+        raise DataError(place, f"`{name}` is {_kind(value)}", f"make `{name}` a string")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            place, f"`{name}` holds half of a surrogate pair ({error})", "mend its \\u escapes"
+        ) from error
+    return value
+
+
+def _column(place: str, row: dict[str, Any], name: str) -> Any:
+    if name not in row:
+        have = ", ".join(f"`{key}`" for key in sorted(row)[:8]) or "nothing"
+        raise DataError(
+            place, f"has no `{name}` (it has {have})", "add it, or correct the dataset's format"
+        )
+    return row[name]
+
+
+def _kind(value: object) -> str:
+    """Returns what a JSON value is, in words."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, list):
+        return "a list" if value else "an empty list"
+    names = {str: "a string", int: "a number", float: "a number", dict: "an object"}
+    return names[type(value)]

@@ -1,0 +1,240 @@
+"""The rows of a run as token ids on disk, with an account of what happened to every row.
+
+One process of each node writes the files, the others wait for them: `datasets` maps them into
+memory, so that a node holds them once whatever its number of processes. They are a function of the
+data, the tokenizer and the spec; a restart in the same folder uses them again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import BaseModel
+
+from llmtrain_api.errors import DataError
+from llmtrain_trainer import rows
+from llmtrain_trainer.chat import IGNORED, Encoder, Tokens
+from llmtrain_trainer.rows import Row
+from llmtrain_trainer.workdir import Job, write_atomically
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_ROWS_AT_ONCE = 1000  # Enough to keep the tokenizer's threads busy, little to hold.
+_POLL_SECONDS = 0.2
+_ACCOUNT = "account.json"
+
+
+class DatasetAccount(BaseModel):
+    """What became of the rows of one dataset."""
+
+    uri: str
+    sha256: str
+    rows: int = 0
+    """Rows read."""
+    train: int = 0
+    """Rows trained on."""
+    evaluation: int = 0
+    """Rows held out."""
+    dropped: int = 0
+    """Rows left out, because no trained token is within `maxLength`."""
+    truncated: int = 0
+    """Rows cut at `maxLength`, those dropped included."""
+    tokens: int = 0
+    """Tokens of the rows trained on."""
+    trained_tokens: int = 0
+    """Those of them that the loss falls on."""
+
+
+class Account(BaseModel):
+    """What became of the rows of a run."""
+
+    key: str
+    """A digest of all that the tokens follow from."""
+    datasets: list[DatasetAccount]
+    turn_end: int | None = None
+    """The special token that ended the first answer, as an id."""
+
+    def total(self, name: str) -> int:
+        """Returns one of the counts, summed over all datasets."""
+        return sum(getattr(dataset, name) for dataset in self.datasets)
+
+    def summary(self) -> str:
+        """Returns all counts in a line for people."""
+        names = DatasetAccount.model_fields.keys() - {"uri", "sha256"}
+        ordered = [name for name in DatasetAccount.model_fields if name in names]
+        return ", ".join(f"{self.total(name)} {name.replace('_', ' ')}" for name in ordered)
+
+
+class Prepared:
+    """The files that `prepare` left in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def train(self) -> Path:
+        """The rows to train on, as an Arrow stream of `input_ids` and `labels`."""
+        return self.folder / "train.arrow"
+
+    @property
+    def evaluation(self) -> Path:
+        """The rows held out, in the same form."""
+        return self.folder / "evaluation.arrow"
+
+    def account(self) -> Account | None:
+        """Returns the account of the rows, or none while they are not all written."""
+        path = self.folder / _ACCOUNT
+        return Account.model_validate_json(path.read_bytes()) if path.is_file() else None
+
+
+def prepare(job: Job, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Account:
+    """Writes the tokens of all rows to `folder`, unless they are there already.
+
+    Returns:
+        What became of the rows.
+
+    Raises:
+        ConfigError: The chat template does not work for training, or no row is left.
+        DataError: A row is malformed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    prepared = Prepared(folder)
+    key = _key(job)
+    account = prepared.account()
+    if account is not None and account.key == key:
+        return account
+    for stale in folder.iterdir():
+        stale.unlink()
+    account = Account(
+        key=key,
+        datasets=[DatasetAccount(uri=file.uri, sha256=file.sha256) for file in job.dataset_files],
+    )
+    all_tokens = job.run.spec.sft.loss == "AllTokens"
+    encoder = Encoder(tokenizer, all_tokens=all_tokens)
+    with ArrowFile(prepared.train) as train, ArrowFile(prepared.evaluation) as evaluation:
+        for index in range(len(job.dataset_files)):
+            for held_out, tokens in _encode(job, index, encoder, account.datasets[index]):
+                if account.turn_end is None:
+                    account.turn_end = _last_special(tokens, tokenizer)
+                (evaluation if held_out else train).add(tokens)
+    _check_left(account, job)
+    write_atomically(folder / _ACCOUNT, account.model_dump_json(indent=1))
+    return account
+
+
+def wait_for(job: Job, folder: Path) -> Account:
+    """Waits until another process of this node has prepared `folder`; it ends us if it fails."""
+    key = _key(job)
+    while (account := Prepared(folder).account()) is None or account.key != key:
+        time.sleep(_POLL_SECONDS)
+    return account
+
+
+def _key(job: Job) -> str:
+    """Returns a digest of what the tokens follow from; the model's folder never changes."""
+    spec = job.run.spec
+    parts = [
+        job.model_path,
+        [file.sha256 for file in job.dataset_files],
+        [dataset.format for dataset in spec.datasets],
+        spec.evaluation.fraction if spec.evaluation is not None else 0,
+        spec.sft.loss,
+        spec.training.max_length,
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _encode(
+    job: Job, index: int, encoder: Encoder, account: DatasetAccount
+) -> Iterator[tuple[bool, Tokens]]:
+    """Yields the tokens of dataset `index`, cut to length, and counts what happens to each row."""
+    max_length = job.run.spec.training.max_length
+    source = rows.read(job.dataset_files, job.run.spec, index)
+    while batch := list(itertools.islice(source, _ROWS_AT_ONCE)):
+        for row, whole in zip(batch, encoder.encode(batch), strict=True):
+            tokens = Tokens(whole.input_ids[:max_length], whole.labels[:max_length])
+            account.rows += 1
+            account.truncated += len(whole.input_ids) > max_length
+            trained = sum(label != IGNORED for label in tokens.labels)
+            if not trained:
+                account.dropped += 1
+                continue
+            _count(account, row, tokens, trained)
+            yield row.held_out, tokens
+
+
+def _count(account: DatasetAccount, row: Row, tokens: Tokens, trained: int) -> None:
+    if row.held_out:
+        account.evaluation += 1
+        return
+    account.train += 1
+    account.tokens += len(tokens.input_ids)
+    account.trained_tokens += trained
+
+
+def _last_special(tokens: Tokens, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Returns the last trained token that is a special one: what ends an answer."""
+    special = {*tokenizer.get_added_vocab().values(), tokenizer.eos_token_id}
+    return next((label for label in reversed(tokens.labels) if label in special), None)
+
+
+def _check_left(account: Account, job: Job) -> None:
+    held_out = job.run.spec.evaluation is not None
+    if account.total("train") and (account.total("evaluation") or not held_out):
+        return
+    raise DataError(
+        ", ".join(dataset.uri for dataset in account.datasets[:3]),
+        f"of {account.total('rows')} rows {account.total('dropped')} have no trained token within"
+        f" training.maxLength ({job.run.spec.training.max_length}), which leaves"
+        f" {account.total('train')} to train on and {account.total('evaluation')} held out",
+        "raise training.maxLength, shorten the prompts, or add rows",
+    )
+
+
+class ArrowFile:
+    """Writes tokens to an Arrow stream, a batch at a time; `datasets` opens it as it is."""
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow  # Late: only processes that tokenise need it here.
+
+        self._pyarrow = pyarrow
+        ids = pyarrow.list_(pyarrow.int32())
+        self._schema = pyarrow.schema([("input_ids", ids), ("labels", ids)])
+        self._path = path
+        self._waiting: list[Tokens] = []
+        self._open = ExitStack()
+        self._stream: Any = None
+
+    def __enter__(self) -> Self:
+        file = self._open.enter_context(self._path.open("wb"))
+        stream = self._pyarrow.ipc.new_stream(file, self._schema)
+        self._stream = self._open.enter_context(stream)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._open:
+            self._flush()
+
+    def add(self, tokens: Tokens) -> None:
+        """Appends one row."""
+        self._waiting.append(tokens)
+        if len(self._waiting) == _ROWS_AT_ONCE:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._waiting:
+            return
+        columns = {
+            "input_ids": [tokens.input_ids for tokens in self._waiting],
+            "labels": [tokens.labels for tokens in self._waiting],
+        }
+        self._stream.write_batch(self._pyarrow.record_batch(columns, schema=self._schema))
+        self._waiting = []

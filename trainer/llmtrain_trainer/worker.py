@@ -1,0 +1,76 @@
+"""One training process: `python -m llmtrain_trainer.worker WORKDIR`, started by torchrun.
+
+Reads `job.json` in the working folder and leaves everything it has to say there (workdir.py).
+Exits 0 when all is done, with the code of `Preempted` after it obeyed a `stop` file, and with the
+code of its failure's class otherwise; torchrun does not pass codes on, so the launcher reads files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from llmtrain_api.exits import EXIT_POLICIES, ExitClass
+from llmtrain_trainer import workdir
+from llmtrain_trainer.failures import rank_of_process, report
+from llmtrain_trainer.workdir import Activity, Job, write_atomically
+
+_ENVIRONMENT = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_OFFLINE": "1",
+    "DISABLE_KUBEFLOW_INTEGRATION": "TRUE",
+    "TOKENIZERS_PARALLELISM": "true",
+    # transformers and datasets draw progress bars and print notes of their own.
+    "TRANSFORMERS_VERBOSITY": "warning",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one training process and returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m llmtrain_trainer.worker", description=__doc__)
+    parser.add_argument("workdir", type=Path, help="folder with job.json")
+    folder = parser.parse_args(argv).workdir
+    rank = rank_of_process()
+    _set_up_logging(rank)
+    os.environ.update(_ENVIRONMENT)
+    try:
+        job = Job.model_validate_json((folder / workdir.JOB).read_bytes())
+        if rank == 0:
+            loading = Activity(activity="Loading", message="importing the training stack")
+            write_atomically(folder / workdir.ACTIVITY, loading.model_dump_json())
+        from llmtrain_trainer import sft  # Late: importing the training stack takes seconds.
+
+        outcome = sft.run(job, folder)
+    except Exception as error:
+        traceback.print_exc()
+        outcome = report(error, folder, rank, _last_step())
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return EXIT_POLICIES[outcome].code
+
+
+def _last_step() -> int | None:
+    """Returns the step that training has come to, without importing what was never imported."""
+    sft = sys.modules.get("llmtrain_trainer.sft")
+    return sft.current_step() if sft is not None else None
+
+
+def _set_up_logging(rank: int) -> None:
+    """Rank 0 tells what happens; the others speak up only where something is wrong."""
+    logging.basicConfig(
+        level=logging.WARNING,
+        format=f"%(asctime)s %(levelname)s rank {rank}: %(message)s",
+        stream=sys.stdout,
+    )
+    logging.getLogger("llmtrain_trainer").setLevel(logging.INFO)
+
+
+if __name__ == "__main__":
+    code = main()
+    # Without this, a process whose peers are gone can hang in the destructors of its groups.
+    os._exit(code) if code != EXIT_POLICIES[ExitClass.SUCCESS].code else sys.exit(code)
