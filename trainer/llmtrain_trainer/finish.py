@@ -1,0 +1,149 @@
+"""The end of a run: results, provenance, and last of all the manifest that says it is finished."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from llmtrain_api.errors import LLMTrainError
+from llmtrain_api.layout import (
+    ADAPTER,
+    ALL_RESULTS,
+    FINAL_MANIFEST,
+    LOSS_PLOT,
+    MODEL,
+    PROVENANCE,
+)
+from llmtrain_api.progress import Artifacts, Resolved
+from llmtrain_api.runfile import RunFile, spec_hash
+from llmtrain_trainer import owner
+from llmtrain_trainer.inputs import Downloaded
+from llmtrain_trainer.progress import merge_logs
+from llmtrain_trainer.records import FinalFile, FinalManifest, Start, now, to_bytes
+from llmtrain_trainer.storage import Folder
+from llmtrain_trainer.transfer import upload
+from llmtrain_trainer.workdir import DONE
+
+TRAINER_LOG = "results/trainer_log.jsonl"
+"""The training log of all attempts, in one file."""
+_PACKAGES = (
+    *("llmtrain", "torch", "transformers", "trl", "peft", "accelerate", "datasets"),
+    *("tokenizers", "safetensors", "numpy"),
+)
+_PARALLEL = 4
+
+
+def artifacts_of(output: Folder, paths: list[str]) -> Artifacts:
+    """Returns where the results are, given the paths of all final files."""
+
+    def folder(name: str) -> str | None:
+        weights = any(
+            path.startswith(f"{name}/") and path.endswith(".safetensors") for path in paths
+        )
+        return output.uri_of(f"{name}/") if weights else None
+
+    def file(path: str) -> str | None:
+        return output.uri_of(path) if path in paths else None
+
+    return Artifacts(
+        model=folder(MODEL),
+        adapter=folder(ADAPTER),
+        loss_plot=file(LOSS_PLOT),
+        results=file(ALL_RESULTS),
+        logs=output.uri_of("attempts/"),
+    )
+
+
+def provenance(
+    run: RunFile, start: Start, inputs: Downloaded, resolved: Resolved | None
+) -> dict[str, Any]:
+    """Returns what the weights were made of and by, so that they can be made again."""
+    return {
+        "formatVersion": 1,
+        "name": run.name,
+        "namespace": run.namespace,
+        "uid": run.uid,
+        "specHash": spec_hash(run.spec),
+        "spec": run.spec.to_dict(),
+        "inputs": [file.model_dump(by_alias=True, exclude={"path"}) for file in inputs.all_files],
+        "attempt": start.attempt,
+        "restart": start.restart,
+        "resumedFrom": start.resume_from,
+        "resolved": resolved.to_dict() if resolved else {},
+        "packages": _versions(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "image": os.environ.get("LLMTRAIN_IMAGE", ""),
+        "createdAt": now(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # Not part of this image, so not part of how the weights came to be.
+    return versions
+
+
+def merged_trainer_log(output: Folder) -> str:
+    """Returns the training log of all attempts, from its pieces in storage."""
+    parts: dict[str, str] = {}
+    for entry in output.entries("metrics"):
+        pair, _, _ = entry.path.removeprefix("metrics/trainer_log.").partition(".")
+        parts[pair] = parts.get(pair, "") + (output.read(entry.path) or b"").decode()
+    in_order = sorted(parts, key=lambda pair: tuple(int(n) for n in pair[1:].split("r")))
+    return "".join(f"{line}\n" for line in merge_logs([parts[p].splitlines() for p in in_order]))
+
+
+def upload_results(
+    output: Folder,
+    final: Path,
+    *,
+    run: RunFile,
+    start: Start,
+    describe: dict[str, Any],
+    tell: Callable[[str], None],
+) -> list[FinalFile]:
+    """Uploads everything below `final`, the training log and the provenance; then the manifest.
+
+    Returns:
+        The files, as the manifest names them.
+
+    Raises:
+        LLMTrainError: A later attempt has begun, so these results are not wanted any more.
+        StorageError: Storage does not take them.
+    """
+    (final / "results").mkdir(exist_ok=True)
+    (final / TRAINER_LOG).write_text(merged_trainer_log(output), encoding="utf-8")
+    (final / PROVENANCE).write_text(json.dumps(describe, indent=2), encoding="utf-8")
+    paths = sorted(path for path in final.rglob("*") if path.is_file() and path.name != DONE)
+
+    def put(path: Path) -> FinalFile:
+        relative = path.relative_to(final).as_posix()
+        tell(f"uploading {relative}")
+        size, digest = upload(output, relative, path)
+        return FinalFile(path=relative, size=size, sha256=digest)
+
+    with ThreadPoolExecutor(_PARALLEL) as pool:
+        files = list(pool.map(put, paths))
+    if not owner.still_newest(output, start):
+        raise LLMTrainError("a later attempt has begun: its results count, not these")
+    manifest = FinalManifest(
+        name=run.name,
+        spec_hash=spec_hash(run.spec),
+        attempt=start.attempt,
+        restart=start.restart,
+        created_at=now(),
+        files=files,
+    )
+    output.write(FINAL_MANIFEST, to_bytes(manifest))
+    return files

@@ -1,0 +1,193 @@
+"""The run's inputs: frozen when the first attempt begins, downloaded once per node, verified.
+
+`inputs.json` holds the ETag of every object. A later attempt reads exactly those objects or ends
+with an error that names the one that changed, so a resumed run never mixes two versions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmtrain_api.errors import DataError
+from llmtrain_api.layout import INPUTS
+from llmtrain_api.runfile import RunFile
+from llmtrain_trainer.records import FrozenInput, FrozenInputs, read_record, to_bytes
+from llmtrain_trainer.storage import Folder, StoredObject, open_folder
+from llmtrain_trainer.transfer import Tell, download
+from llmtrain_trainer.workdir import InputFile
+
+_PARALLEL = 16
+_LARGE = 64 * 1024 * 1024  # From this size on, one object at a time fills the line.
+_OTHER_WEIGHTS = (".bin", ".h5", ".msgpack", ".ckpt.index", ".gguf", ".onnx", ".pt", ".pth", ".ot")
+
+
+@dataclass(frozen=True)
+class Downloaded:
+    """The inputs on this node's disk."""
+
+    model: Path
+    model_files: list[InputFile]
+    dataset_files: list[InputFile]
+
+    @property
+    def all_files(self) -> list[InputFile]:
+        """Every downloaded object, the model's first."""
+        return [*self.model_files, *self.dataset_files]
+
+
+def list_inputs(run: RunFile) -> FrozenInputs:
+    """Returns every object that the run reads, as storage holds it now.
+
+    Raises:
+        ConfigError: A bucket is missing or may not be read.
+        DataError: A data set or the model is not there.
+    """
+    model = open_folder(run.spec.model.uri, run.spec.storage, field="model.uri")
+    found = [_frozen(model, entry) for entry in needed_files(model.entries())]
+    if not found:
+        raise DataError(
+            f"{model.uri}/", "the model folder is empty", "upload the model or correct model.uri"
+        )
+    for index in range(len(run.spec.datasets)):
+        folder, name = _dataset_place(run, index)
+        entries = [entry for entry in folder.entries() if entry.path == name]
+        if not entries:
+            raise DataError(
+                folder.uri_of(name),
+                "there is no such object",
+                f"upload it or correct datasets[{index}].uri",
+            )
+        found.append(_frozen(folder, entries[0]))
+    return FrozenInputs(inputs=found)
+
+
+def _frozen(folder: Folder, entry: StoredObject) -> FrozenInput:
+    return FrozenInput(uri=folder.uri_of(entry.path), size=entry.size, etag=entry.etag)
+
+
+def _dataset_place(run: RunFile, index: int) -> tuple[Folder, str]:
+    """Returns the folder that holds a data set's object, and the object's name in it."""
+    parent, _, name = run.spec.datasets[index].uri.rpartition("/")
+    folder = open_folder(parent, run.spec.storage, field=f"datasets[{index}].uri")
+    return folder, name
+
+
+def needed_files(entries: Sequence[StoredObject]) -> list[StoredObject]:
+    """Returns the files of a model folder that loading it needs.
+
+    Those are the ones at its top; where it holds safetensors, the same weights in other formats are
+    left out.
+    """
+    top = [entry for entry in entries if "/" not in entry.path and entry.path]
+    if not any(entry.path.endswith(".safetensors") for entry in top):
+        return top
+    return [entry for entry in top if not entry.path.endswith(_OTHER_WEIGHTS)]
+
+
+def freeze(output: Folder, run: RunFile) -> FrozenInputs:
+    """Returns the inputs that the run is bound to; the first attempt binds it.
+
+    Raises:
+        DataError: An input changed or vanished since the first attempt.
+    """
+    frozen = read_record(output, INPUTS, FrozenInputs)
+    present = list_inputs(run)
+    if frozen is None:
+        output.create(INPUTS, to_bytes(present))
+        return read_record(output, INPUTS, FrozenInputs) or present
+    compare(frozen, present)
+    return frozen
+
+
+def compare(frozen: FrozenInputs, present: FrozenInputs) -> None:
+    """Checks that the inputs are still those that the run began with; new files do not count.
+
+    Raises:
+        DataError: One is not; the message names it.
+    """
+    now = {each.uri: each for each in present.inputs}
+    for each in frozen.inputs:
+        if each != now.get(each.uri):
+            raise DataError(
+                each.uri,
+                "it changed since the run began" if each.uri in now else "it is no longer there",
+                "put back the object that the run began with, or give the run another output.uri",
+            )
+
+
+def fetch(
+    run: RunFile, frozen: FrozenInputs, scratch: Path, tell: Callable[[str], None]
+) -> Downloaded:
+    """Downloads the frozen inputs into `scratch`; what is there from before is not fetched again.
+
+    Args:
+        run: The run.
+        frozen: Its inputs.
+        scratch: Folder for them; one sub-folder for each version of an input.
+        tell: Is told what is being done, such as `downloading s3://models/x (120/269 MB)`.
+
+    Raises:
+        DataError: An input changed since it was frozen.
+    """
+    model_uri = run.spec.model.uri.rstrip("/")
+    dataset_uris = [dataset.uri for dataset in run.spec.datasets]
+    in_model = [each for each in frozen.inputs if each.uri not in dataset_uris]
+    version = hashlib.sha256("".join(each.etag for each in in_model).encode()).hexdigest()[:16]
+    model_path = scratch / f"model-{version}"
+    model = open_folder(model_uri, run.spec.storage, field="model.uri")
+    targets = [model_path / each.uri.removeprefix(f"{model_uri}/") for each in in_model]
+    model_files = _fetch_all(model, in_model, targets, _words(model_uri, in_model, tell))
+    dataset_files = []
+    for index, uri in enumerate(dataset_uris):
+        folder, name = _dataset_place(run, index)
+        entry = next(each for each in frozen.inputs if each.uri == uri)
+        version = hashlib.sha256(f"{uri} {entry.etag}".encode()).hexdigest()[:16]
+        target = scratch / f"data-{version}" / name
+        dataset_files += _fetch_all(folder, [entry], [target], _words(uri, [entry], tell))
+    return Downloaded(model_path, model_files, dataset_files)
+
+
+def _fetch_all(
+    folder: Folder, entries: list[FrozenInput], targets: list[Path], tell: Tell
+) -> list[InputFile]:
+    """Downloads small objects side by side, then large ones one after the other."""
+
+    def fetch_one(entry: FrozenInput, target: Path) -> InputFile:
+        note = target.parent.with_name(f"{target.parent.name}.hashes") / target.name
+        if target.exists() and target.stat().st_size == entry.size and note.exists():
+            digest = note.read_text(encoding="utf-8")
+        else:
+            path = entry.uri.removeprefix(f"{folder.uri}/")
+            digest = download(folder, path, target, size=entry.size, etag=entry.etag, tell=tell)
+            note.parent.mkdir(exist_ok=True)
+            note.write_text(digest, encoding="utf-8")
+        return InputFile(
+            uri=entry.uri, path=str(target), size=entry.size, etag=entry.etag, sha256=digest
+        )
+
+    pairs = list(zip(entries, targets, strict=True))
+    with ThreadPoolExecutor(_PARALLEL) as pool:
+        small = {e.uri: pool.submit(fetch_one, e, t) for e, t in pairs if e.size < _LARGE}
+        done = {uri: future.result() for uri, future in small.items()}
+    return [done.get(entry.uri) or fetch_one(entry, target) for entry, target in pairs]
+
+
+def _words(uri: str, entries: list[FrozenInput], tell: Callable[[str], None]) -> Tell:
+    """Returns a `Tell` that says how far the download of `uri` is."""
+    total = sum(each.size for each in entries)
+    lock = threading.Lock()
+    done = 0
+
+    def told(count: int) -> None:
+        nonlocal done
+        with lock:
+            done += count
+            megabytes = f"{done / 1e6:.0f}/{total / 1e6:.0f} MB"
+        tell(f"downloading {uri} ({megabytes})")
+
+    return told

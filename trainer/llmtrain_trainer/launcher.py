@@ -1,0 +1,184 @@
+"""The launcher: PID 1 of every trainer pod, and the same program on a laptop.
+
+    settle    who owns the prefix, which attempt is this, where does it go on
+    fetch     inputs to this node's disk, checked before a process starts
+    meet      all nodes are ready
+    train     torchrun; logs, progress and checkpoints go out while it runs
+    finish    results to storage, the manifest last; only then may any node say success
+
+Imports no torch. Ends with a class of exit code and a termination message that say the same.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+import traceback
+from pathlib import Path
+
+from llmtrain_api.errors import LLMTrainError
+from llmtrain_api.exits import ExitClass
+from llmtrain_api.layout import trainer_log_segment
+from llmtrain_trainer import finish, owner, prepare, torchrun
+from llmtrain_trainer.cgroup import oom_kills, usable_cores
+from llmtrain_trainer.inputs import Downloaded
+from llmtrain_trainer.lines import SegmentedUpload
+from llmtrain_trainer.logs import ProcessOutput
+from llmtrain_trainer.node import Node
+from llmtrain_trainer.records import FinalManifest, Start
+from llmtrain_trainer.saver import Saver
+from llmtrain_trainer.verdict import GangEnd, Verdict, classify
+from llmtrain_trainer.watch import Watch
+from llmtrain_trainer.workdir import DONE, FINAL, JOB, TRAINER_LOG, Job, write_atomically
+
+_DRAIN_AFTER_FAILURE = 60.0  # Seconds for checkpoints that were saved before the failure.
+_POLL_SECONDS = 1.0
+
+
+def launch(node: Node) -> ExitClass:
+    """Runs this node's part of one attempt; returns how it ended."""
+    try:
+        verdict = _run(node)
+    except LLMTrainError as error:
+        verdict = Verdict(error.exit_class, str(error), exception=type(error).__name__)
+    except Exception as error:
+        node.say(traceback.format_exc())
+        verdict = Verdict(ExitClass.INTERNAL, str(error), exception=type(error).__name__)
+    node.end(verdict)
+    return verdict.exit_class
+
+
+def _run(node: Node) -> Verdict:
+    output, run = node.output, node.run
+    settled = node.stop.unless_asked(
+        lambda: prepare.settle(output, run, node.index, node.scratch, node.tell), node.meanwhile
+    )
+    if isinstance(settled, FinalManifest):
+        return _already_finished(node, settled)
+    start, resume_from = settled
+    node.begin(start)
+    inputs = node.stop.unless_asked(
+        lambda: prepare.fetch_and_check(output, run, node.scratch, node.tell), node.meanwhile
+    )
+    node.stop.unless_asked(
+        lambda: prepare.meet(output, run, start, node.index, node.tell), node.meanwhile
+    )
+    verdict = _train(node, start, inputs, resume_from)
+    if verdict.exit_class is not ExitClass.SUCCESS:
+        return verdict
+    if node.index > 0:
+        return _await_results(node)
+    return _finish(node, start, inputs)
+
+
+def _already_finished(node: Node, manifest: FinalManifest) -> Verdict:
+    paths = [file.path for file in manifest.files]
+    artifacts = finish.artifacts_of(node.output, paths)
+    message = f"already trained: {node.output.uri}/ holds the results of {manifest.created_at}"
+    node.reporter.update(activity="Finishing", message=message, artifacts=artifacts)
+    return Verdict(ExitClass.SUCCESS, message)
+
+
+def _train(node: Node, start: Start, inputs: Downloaded, resume_from: Path | None) -> Verdict:
+    """Runs the training processes of this node to their end; says how they ended."""
+    job = Job(
+        run=node.run.model_copy(update={"attempt": node.run.attempt or start.attempt}),
+        restart=start.restart,
+        node=node.index,
+        model_path=str(inputs.model),
+        dataset_files=inputs.dataset_files,
+        resume_from=str(resume_from) if resume_from else None,
+    )
+    workdir = _make_workdir(node, start, job)
+    kills_before = oom_kills()
+    gang = torchrun.start(
+        job,
+        workdir,
+        cores=usable_cores(),
+        shutdown_seconds=node.run.spec.workers.termination_grace_period_seconds,
+        worker_module=node.worker_module,
+    )
+    try:
+        saver = Saver(node.output, job, start, workdir, say=node.say, published=node.saw_checkpoint)
+        watch = _watch(node, job, workdir, gang)
+        code = watch.until_the_end()
+        verdict = classify(_gang_end(node, watch, code, oom_kills() - kills_before))
+        if verdict.exit_class is not ExitClass.SUCCESS:
+            saver.drain(min(_DRAIN_AFTER_FAILURE, node.stop.seconds_left), node.meanwhile)
+        return verdict
+    finally:
+        gang.kill()
+
+
+def _make_workdir(node: Node, start: Start, job: Job) -> Path:
+    workdir = _workdir(node, start)
+    shutil.rmtree(workdir, ignore_errors=True)
+    workdir.mkdir(parents=True)
+    write_atomically(workdir / JOB, job.model_dump_json(by_alias=True, indent=2))
+    if node.index == 0:
+        segments = SegmentedUpload(
+            workdir / TRAINER_LOG,
+            lambda segment: trainer_log_segment(start.attempt, start.restart, segment),
+        )
+        node.shipper.add(node.output, segments)
+    return workdir
+
+
+def _workdir(node: Node, start: Start) -> Path:
+    return node.scratch / f"work-a{start.attempt}r{start.restart}"
+
+
+def _watch(node: Node, job: Job, workdir: Path, gang: torchrun.Gang) -> Watch:
+    processes = node.run.spec.workers.processes_per_node
+    first = node.index * processes
+
+    def files() -> dict[int, list[Path]]:
+        return {first + local: gang.output_files(local) for local in range(processes)}
+
+    output = ProcessOutput(node.logs, files, gang.agent_log)
+    return Watch(job, workdir, gang, output, node.reporter, node.stop, node.say)
+
+
+def _gang_end(node: Node, watch: Watch, code: int, kills: int) -> GangEnd:
+    ends = watch.gang.ends()
+    return GangEnd(
+        exit_code=code,
+        ends=ends,
+        failures=watch.failures(),
+        preempted=watch.preempted,
+        stop_asked=node.stop.asked,
+        oom_kills=kills,
+        last_lines=watch.output.last_lines(ends[0].rank if ends else None),
+        nodes=node.run.spec.workers.nodes,
+    )
+
+
+def _finish(node: Node, start: Start, inputs: Downloaded) -> Verdict:
+    """Uploads the results; node 0 only."""
+    final = _workdir(node, start) / FINAL
+    if not (final / DONE).exists():
+        return Verdict(ExitClass.INTERNAL, "the training processes ended without results")
+    node.shipper.flush()
+    describe = finish.provenance(node.run, start, inputs, node.reporter.report.resolved)
+    node.reporter.update(activity="Finishing", message="uploading the results")
+    files = node.stop.within_grace(
+        lambda: finish.upload_results(
+            node.output, final, run=node.run, start=start, describe=describe, tell=node.tell
+        ),
+        node.meanwhile,
+    )
+    artifacts = finish.artifacts_of(node.output, [file.path for file in files])
+    node.reporter.update(activity="Finishing", message="finished", artifacts=artifacts)
+    return Verdict(ExitClass.SUCCESS, f"the results are in {node.output.uri}/")
+
+
+def _await_results(node: Node) -> Verdict:
+    """Waits for node 0's results: an index that has exited 0 is never run again."""
+
+    def wait() -> Verdict:
+        while owner.finished(node.output, node.run) is None:
+            node.tell("waiting for node 0 to upload the results")
+            time.sleep(_POLL_SECONDS)
+        return Verdict(ExitClass.SUCCESS, f"the results are in {node.output.uri}/")
+
+    return node.stop.within_grace(wait, node.meanwhile)

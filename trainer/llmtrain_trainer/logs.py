@@ -1,0 +1,128 @@
+"""What the launcher and its processes print: to standard output, and to storage in pieces.
+
+Every line also goes to a file on scratch, from which a thread uploads numbered segments; an outage
+of storage loses nothing and blocks nobody.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from llmtrain_api.errors import LLMTrainError
+from llmtrain_trainer.lines import SegmentedUpload, Tail
+from llmtrain_trainer.storage import Folder
+
+UPLOAD_SECONDS = 5.0
+"""How often new lines go to storage: well within the 10 s that users are told."""
+_LAST_LINES = 50
+
+
+class Logs:
+    """One node's log."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / "node.log"
+        self._file = self._path.open("a", encoding="utf-8")
+        self._lock = threading.Lock()
+
+    @property
+    def path(self) -> Path:
+        """The file with all lines so far."""
+        return self._path
+
+    def say(self, message: str) -> None:
+        """Prints a line of the launcher's own, with the time."""
+        self.emit(f"{datetime.now(UTC):%H:%M:%S} launcher: {message}")
+
+    def emit(self, line: str, *, quiet: bool = False) -> None:
+        """Prints a line and keeps it for storage; `quiet` keeps it only."""
+        with self._lock:
+            self._file.write(line + "\n")
+            self._file.flush()
+            if not quiet:
+                sys.stdout.write(line + "\n")
+                sys.stdout.flush()
+
+
+class ProcessOutput:
+    """Follows the files that the training processes of this node print into."""
+
+    def __init__(
+        self, logs: Logs, files: Callable[[], Mapping[int, Sequence[Path]]], agent: Path
+    ) -> None:
+        """Takes `files`, which finds them by global rank, and the file of what spawned them."""
+        self._logs = logs
+        self._files = files
+        self._tails: dict[Path, Tail] = {}
+        self._agent = Tail(agent)
+        self._last: dict[int, deque[str]] = {}
+        self._last_of_agent: deque[str] = deque(maxlen=_LAST_LINES)
+
+    def follow(self, *, to_the_end: bool = False) -> None:
+        """Passes on what has been printed since the last call."""
+        for rank, paths in self._files().items():
+            last = self._last.setdefault(rank, deque(maxlen=_LAST_LINES))
+            for path in paths:
+                tail = self._tails.setdefault(path, Tail(path))
+                for line in tail.read(to_the_end=to_the_end):
+                    last.append(line)
+                    self._logs.emit(line if rank == 0 else f"[rank {rank}] {line}")
+        for line in self._agent.read(to_the_end=to_the_end):
+            self._last_of_agent.append(line)
+            self._logs.emit(f"[torchrun] {line}", quiet=True)
+
+    def last_lines(self, rank: int | None) -> list[str]:
+        """Returns the last lines of a rank, or of the spawning process where it printed none."""
+        lines = self._last.get(rank, deque()) if rank is not None else deque()
+        return [line for line in (lines or self._last_of_agent) if line.strip()]
+
+
+class Shipper:
+    """Uploads growing files from a thread of its own until it is closed."""
+
+    def __init__(self, say: Callable[[str], None], every: float = UPLOAD_SECONDS) -> None:
+        self._say = say
+        self._every = every
+        self._uploads: list[tuple[Folder, SegmentedUpload]] = []
+        self._failing = False
+        self._closing = threading.Event()
+        self._shipping = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="log-shipper", daemon=True)
+        self._thread.start()
+
+    def add(self, output: Folder, upload: SegmentedUpload) -> None:
+        """Ships one more file from now on."""
+        self._uploads.append((output, upload))
+
+    def flush(self) -> None:
+        """Ships what is there now, and returns when that is done or has failed."""
+        self._ship(to_the_end=True)
+
+    def close(self, timeout: float) -> bool:
+        """Ships what is left; returns whether that was done within `timeout` seconds."""
+        self._closing.set()
+        self._thread.join(timeout)
+        return not self._thread.is_alive() and not self._failing
+
+    def _run(self) -> None:
+        while not self._closing.wait(self._every):
+            self._ship(to_the_end=False)
+        self._ship(to_the_end=True)
+
+    def _ship(self, *, to_the_end: bool) -> None:
+        with self._shipping:
+            for output, upload in list(self._uploads):
+                try:
+                    upload.upload(output, to_the_end=to_the_end)
+                except LLMTrainError as error:
+                    if not self._failing:
+                        self._say(f"logs wait on this node until storage takes them: {error}")
+                    self._failing = True
+                else:
+                    self._failing = False

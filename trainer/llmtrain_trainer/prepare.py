@@ -1,0 +1,170 @@
+"""Before training: who owns the prefix, what is read, where to go on, and are all nodes there."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmtrain_api.errors import ConfigError, LLMTrainError
+from llmtrain_api.exits import ExitClass
+from llmtrain_api.layout import CHECKPOINTS, MANIFEST, restart_record
+from llmtrain_api.runfile import RunFile
+from llmtrain_trainer import checkpoints, inputs, owner, preflight, rows
+from llmtrain_trainer.inputs import Downloaded
+from llmtrain_trainer.records import (
+    CheckpointManifest,
+    FinalManifest,
+    NodeState,
+    Start,
+    now,
+    read_record,
+    to_bytes,
+)
+from llmtrain_trainer.storage import Folder
+
+_POLL_SECONDS = 0.5
+_RESTART = 0
+"""Failed gangs end the attempt; the operator starts the next one."""
+
+Tell = Callable[[str], None]
+
+
+class PeerLostError(LLMTrainError):
+    """Another node of the gang has ended."""
+
+    exit_class = ExitClass.PEER_LOST
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that the training processes need is on this node's disk."""
+
+    start: Start
+    inputs: Downloaded
+    resume_from: Path | None
+
+
+def settle(
+    output: Folder, run: RunFile, node: int, scratch: Path, tell: Tell
+) -> tuple[Start, Path | None] | FinalManifest:
+    """Returns the attempt's record and the checkpoint to go on from, or the finished results.
+
+    Node 0 decides and writes the record; the others wait for it.
+    """
+    if node > 0:
+        return _follow(output, run, node, scratch, tell)
+    owner.claim(output, run)
+    if done := owner.finished(output, run):
+        return done
+    newest = owner.newest_start(output)
+    if newest is not None:
+        owner.wait_until_alone(output, newest, run, tell)
+    attempt = owner.next_attempt(newest, run)
+    inputs.freeze(output, run)
+    best = checkpoints.download_best(output, scratch, tell)
+    start = Start(
+        attempt=attempt,
+        restart=_RESTART,
+        run_uid=run.uid,
+        run_attempt=run.attempt,
+        launcher=uuid.uuid4().hex,
+        resume_from=best[0].name if best else None,
+        created_at=now(),
+    )
+    owner.begin(output, start)
+    checkpoints.delete_torn(output, before=(attempt, _RESTART))
+    return start, best[1] if best else None
+
+
+def _follow(
+    output: Folder, run: RunFile, node: int, scratch: Path, tell: Tell
+) -> tuple[Start, Path | None] | FinalManifest:
+    if run.attempt is None:
+        raise ConfigError(
+            "attempt",
+            "it is not set, and there is more than one node",
+            "set the same attempt in the run file of every node",
+        )
+    deadline = time.monotonic() + run.spec.start_timeout_seconds
+    while True:
+        if done := owner.finished(output, run):
+            return done
+        start = owner.newest_start(output)
+        if start is not None and owner.is_mine(start, run):
+            break
+        if time.monotonic() > deadline:
+            raise PeerLostError("node 0 did not start within startTimeoutSeconds")
+        tell("waiting for node 0")
+        time.sleep(_POLL_SECONDS)
+    if start.resume_from is None:
+        return start, None
+    key = f"{CHECKPOINTS}/{start.resume_from}/{MANIFEST}"
+    manifest = read_record(output, key, CheckpointManifest)
+    if manifest is None:
+        raise PeerLostError(f"{output.uri_of(key)}: node 0 chose it, and it is gone")
+    tell(f"downloading checkpoint {manifest.name}")
+    return start, checkpoints.download_checkpoint(output, manifest, scratch, node=node)
+
+
+def fetch_and_check(output: Folder, run: RunFile, scratch: Path, tell: Tell) -> Downloaded:
+    """Downloads the inputs and checks all that can be checked before a process is started.
+
+    Raises:
+        ConfigError: The model and the spec do not fit together.
+        DataError: An input is missing, empty, malformed, or not what the run began with.
+    """
+    frozen = inputs.freeze(output, run)
+    downloaded = inputs.fetch(run, frozen, scratch, tell)
+    tell("checking the model and the rows")
+    preflight.check_model(downloaded.model, run.spec)
+    rows.check(downloaded.dataset_files, run.spec)
+    return downloaded
+
+
+def node_state_key(start: Start, node: int) -> str:
+    """Returns the key of a node's word to its peers."""
+    return f"{restart_record(start.attempt, start.restart).removesuffix('.json')}/node-{node}.json"
+
+
+def meet(output: Folder, run: RunFile, start: Start, node: int, tell: Tell) -> None:
+    """Waits until every node of the gang is ready, saying which ones are missing.
+
+    Raises:
+        PeerLostError: A node has ended, or is not there within `startTimeoutSeconds`.
+    """
+    nodes = run.spec.workers.nodes
+    if nodes == 1:
+        return
+    mine = NodeState(launcher=start.launcher, state="Ready")
+    output.write(node_state_key(start, node), to_bytes(mine))
+    deadline = time.monotonic() + run.spec.start_timeout_seconds
+    missing = set(range(nodes)) - {node}
+    while missing:
+        for other in sorted(missing):
+            state = read_record(output, node_state_key(start, other), NodeState)
+            if state is None:
+                continue
+            if state.state == "Ended":
+                raise PeerLostError(f"node {other} has ended: {state.message}")
+            missing.discard(other)
+        if missing and time.monotonic() > deadline:
+            raise PeerLostError(f"nodes {sorted(missing)} are not there in startTimeoutSeconds")
+        if missing:
+            tell(f"waiting for {_nodes(missing)} of {nodes} nodes to be ready")
+            time.sleep(_POLL_SECONDS)
+
+
+def _nodes(missing: set[int]) -> str:
+    names = ", ".join(str(each) for each in sorted(missing)[:8])
+    return f"node {names}" if len(missing) == 1 else f"nodes {names}"
+
+
+def say_ended(output: Folder, start: Start, node: int, exit_class: ExitClass, message: str) -> None:
+    """Tells the peers that this node has ended, and how."""
+    state = NodeState(
+        launcher=start.launcher, state="Ended", exit_class=exit_class, message=message[:500]
+    )
+    output.write(node_state_key(start, node), to_bytes(state))

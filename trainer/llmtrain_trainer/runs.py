@@ -1,0 +1,37 @@
+"""Reads what the launcher is to run: a `run.json`, or an LLMTrainRun as a user wrote it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from llmtrain_api import API_VERSION
+from llmtrain_api.run import RunSpec
+from llmtrain_api.runfile import RunFile
+
+
+def read_run(path: Path) -> RunFile:
+    """Returns the run in `path`.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is neither a run file nor one LLMTrainRun, or a field of it is wrong.
+    """
+    text = path.read_text(encoding="utf-8")
+    try:
+        content = yaml.safe_load(text)  # JSON is YAML.
+    except yaml.YAMLError as error:
+        raise ValueError(f"not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError("not an object: give a run.json or the manifest of one LLMTrainRun")
+    if "kind" not in content:
+        return RunFile.model_validate(content)
+    if content.get("apiVersion") != API_VERSION or content["kind"] != "LLMTrainRun":
+        raise ValueError(f"not an LLMTrainRun of {API_VERSION}, but a {content['kind']}")
+    metadata = content.get("metadata") or {}
+    return RunFile(
+        name=metadata.get("name", ""),
+        namespace=metadata.get("namespace", ""),
+        spec=RunSpec.model_validate(content.get("spec")),
+    )
