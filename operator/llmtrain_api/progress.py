@@ -24,7 +24,7 @@ class Progress(ApiModel):
     total_steps: _Count
     """Optimizer steps in all."""
 
-    epoch: Annotated[float, Field(ge=0)] = 0
+    epoch: Annotated[float, Field(ge=0, le=10**6)] = 0
     """Passes over the training rows done."""
 
     loss: float | None = None
@@ -36,10 +36,10 @@ class Progress(ApiModel):
     learning_rate: float | None = None
     """Learning rate of the last step."""
 
-    tokens_per_second: Annotated[float, Field(ge=0)] | None = None
+    tokens_per_second: Annotated[float, Field(ge=0, le=10**15)] | None = None
     """Trained tokens per second over all processes, padding not counted."""
 
-    seconds_per_step: Annotated[float, Field(ge=0)] | None = None
+    seconds_per_step: Annotated[float, Field(ge=0, le=10**6)] | None = None
     """Median over the newest steps of this attempt; the operator's ETA is made of it."""
 
 

@@ -147,6 +147,10 @@ async def test_a_pod_cannot_speak_for_another_attempt(endpoint: Endpoint) -> Non
         pytest.param({**GOOD, "message": "x" * 257}, "message: String should have at most 256",
                      id="a message that no status can hold"),
         pytest.param(
+            {**GOOD, "progress": {"step": 1, "totalSteps": 9, "secondsPerStep": 1e308}},
+            "progress.secondsPerStep: Input should be less", id="a step of 10^300 years",
+        ),
+        pytest.param(
             {**GOOD, "checkpoints": [{**CHECKPOINT, "time": "yesterday"}]},
             "checkpoints.0.time: Value error, not a time", id="a time that no status can hold",
         ),
