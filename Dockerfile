@@ -56,15 +56,15 @@ WORKDIR /tmp
 
 
 FROM runtime AS operator
-COPY requirements/operator.txt /requirements/
+COPY requirements/operator.txt /usr/share/llmtrain/requirements.txt
 RUN --mount=type=bind,from=tools,source=/tools,target=/tools \
-    --mount=type=cache,target=/cache/uv \
+    --mount=type=cache,target=/tmp/uv \
     --mount=type=secret,id=index --mount=type=secret,id=certificates \
-    export UV_CACHE_DIR=/cache/uv UV_LINK_MODE=copy PYC_INVALIDATION_MODE=UNCHECKED_HASH && \
+    export UV_CACHE_DIR=/tmp/uv UV_LINK_MODE=copy PYC_INVALIDATION_MODE=UNCHECKED_HASH && \
     if [ -f /run/secrets/index ]; then set -a; . /run/secrets/index; set +a; fi; \
     /tools/bin/uv venv --quiet --python /usr/bin/python3 /opt/venv && \
     /tools/bin/uv pip install --quiet --python /opt/venv --compile-bytecode --require-hashes \
-        --requirement /requirements/operator.txt
+        --requirement /usr/share/llmtrain/requirements.txt
 COPY --from=code /code/ /opt/venv/lib/python3.11/site-packages/
 USER 65532:65532
 ENTRYPOINT ["python3", "-m", "llmtrain_operator"]
@@ -76,15 +76,15 @@ LABEL org.opencontainers.image.title="llmtrain operator" \
 
 
 FROM runtime AS trainer
-COPY requirements/trainer.txt /requirements/
+COPY requirements/trainer.txt /usr/share/llmtrain/requirements.txt
 RUN --mount=type=bind,from=tools,source=/tools,target=/tools \
-    --mount=type=cache,target=/cache/uv \
+    --mount=type=cache,target=/tmp/uv \
     --mount=type=secret,id=index --mount=type=secret,id=certificates \
-    export UV_CACHE_DIR=/cache/uv UV_LINK_MODE=copy PYC_INVALIDATION_MODE=UNCHECKED_HASH && \
+    export UV_CACHE_DIR=/tmp/uv UV_LINK_MODE=copy PYC_INVALIDATION_MODE=UNCHECKED_HASH && \
     if [ -f /run/secrets/index ]; then set -a; . /run/secrets/index; set +a; fi; \
     /tools/bin/uv venv --quiet --python /usr/bin/python3 /opt/venv && \
     /tools/bin/uv pip install --quiet --python /opt/venv --compile-bytecode --require-hashes \
-        --requirement /requirements/trainer.txt
+        --requirement /usr/share/llmtrain/requirements.txt
 COPY --from=code /code/ /opt/venv/lib/python3.11/site-packages/
 USER 65532:65532
 ENTRYPOINT ["python3", "-m", "llmtrain_trainer"]

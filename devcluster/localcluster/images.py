@@ -32,7 +32,7 @@ _INDEX_SETTINGS = (
     *("UV_INSECURE_HOST", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
     *("http_proxy", "https_proxy", "no_proxy"),
 )
-_UV_CACHE_INSIDE = "/run/uv"
+_UV_CACHE_INSIDE = "/tmp/uv-of-the-machine"
 _CERTIFICATE_SETTINGS = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 

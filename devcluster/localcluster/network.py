@@ -4,7 +4,16 @@ import json
 import re
 from pathlib import Path
 
-from localcluster.settings import BRIDGE, HOST_IP, NODES, POD_RANGE, RUN, STATE, node_ip
+from localcluster.settings import (
+    BRIDGE,
+    HOST_IP,
+    NODES,
+    POD_GATEWAY,
+    POD_RANGE,
+    RUN,
+    STATE,
+    node_ip,
+)
 from localcluster.shell import run, succeeds, wait_until, write
 
 CNI_CONFIG = STATE / "cni"
@@ -50,8 +59,9 @@ def create() -> None:
         # A bridge, because not every kernel has dummy devices. With an address of its own, it
         # keeps that when pods come and go.
         run(["ip", "link", "add", BRIDGE, "address", "02:11:22:33:44:55", "type", "bridge"])
-    for index in NODES:
-        run(["ip", "address", "replace", f"{node_ip(index)}/32", "dev", BRIDGE])
+    # The pods' gateway is set here, because the plugin wants a bridge without other addresses.
+    for address in [POD_GATEWAY, *(f"{node_ip(index)}/32" for index in NODES)]:
+        run(["ip", "address", "replace", address, "dev", BRIDGE])
     run(["ip", "link", "set", BRIDGE, "up"])
     _sysctl("net/ipv4/ip_forward").write_text("1")
     if not succeeds(["iptables", "-w", "-t", "nat", "-C", *_MASQUERADE]):
@@ -60,7 +70,6 @@ def create() -> None:
     plugin = {
         "type": "bridge",
         "bridge": BRIDGE,
-        "isGateway": True,
         "hairpinMode": True,
         "ipam": {
             "type": "host-local",

@@ -28,6 +28,7 @@ HOST_IP = "10.99.0.1"
 """The machine's address on the bridge: API server, DNS, registry and S3 listen here only."""
 
 POD_RANGE = "10.244.0.0/16"
+POD_GATEWAY = "10.244.0.1/16"
 SERVICE_RANGE = "10.96.0.0/16"
 KUBERNETES_SERVICE_IP = "10.96.0.1"
 
