@@ -10,12 +10,13 @@ import json
 import os
 import shutil
 import textwrap
+import warnings
 from pathlib import Path
 from typing import Any
 
 import folders
 
-ANSWER_TOKENS = 60
+ANSWER_TOKENS = 48
 
 
 def download_adapter() -> Path:
@@ -75,6 +76,7 @@ def show_answer(title: str, text: str) -> None:
 def main() -> None:
     """Prints the held-out loss and an answer, without the adapter and with it."""
     os.environ.update(HF_HUB_OFFLINE="1", TQDM_DISABLE="1", TRANSFORMERS_VERBOSITY="error")
+    warnings.simplefilter("ignore", FutureWarning)  # What libraries tell each other.
     import peft
     import torch
     import transformers
