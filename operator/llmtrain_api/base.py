@@ -104,5 +104,5 @@ def _check_time(text: str) -> str:
 Time = Annotated[str, Field(max_length=64), Format("date-time"), AfterValidator(_check_time)]
 """A moment in UTC, RFC 3339, such as `2026-11-21T15:04:05Z`."""
 
-FreeFields = Annotated[dict[str, Any], FreeObject()]
+FreeFields = Annotated[dict[str, Any], Field(max_length=64), FreeObject(max_properties=64)]
 """An object with fields of the user's own choice."""

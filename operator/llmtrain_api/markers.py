@@ -193,7 +193,7 @@ class IntOrString(_Replace):
 class FreeObject(_Replace):
     """An object whose fields are not listed here; they are checked where they are used."""
 
-    max_properties: int = 64
+    max_properties: int
 
     def schema(self) -> dict[str, Any]:
         """Returns a map that keeps whatever its values are.
