@@ -6,6 +6,7 @@ Needs the programs of the cluster (`helm`, `kubectl`), so these are end-to-end t
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import tarfile
 from functools import cache
@@ -163,6 +164,16 @@ def test_the_definitions_can_be_left_to_someone_else() -> None:
 
 def test_the_operator_has_the_rights_it_uses_and_no_more() -> None:
     assert rights(pick(render(), "ClusterRole")) == RIGHTS | REVIEW
+
+
+def test_the_page_for_operators_lists_the_rights() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\|(?: `([\w.]+)`)? \| `([\w/]+)` \| ([a-z, ]+) \|", page, re.MULTILINE)
+    group, listed = "", {}
+    for named, resource, verbs in rows:
+        group = named or ("" if resource in ("pods", "configmaps", "services", "events") else group)
+        listed[group, resource] = set(verbs.split(", "))
+    assert listed == RIGHTS | REVIEW
 
 
 def test_with_named_namespaces_its_rights_end_there() -> None:

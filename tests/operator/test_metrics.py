@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from prometheus_client import REGISTRY
@@ -38,3 +39,12 @@ def test_a_metric_is_explained_and_named_by_the_conventions(metric: Metric) -> N
 def test_every_result_of_a_post_is_counted_from_zero() -> None:
     samples = OURS["llmtrain_progress_posts"].samples
     assert {s.labels["result"] for s in samples} >= set(metrics.PROGRESS_RESULTS)
+
+
+def test_the_page_for_operators_lists_them_all() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(llmtrain_\w+)` \| (\w+) \|", page, re.MULTILINE))
+    totals = {n + "_total" if m.type == "counter" else n: m.type for n, m in OURS.items()}
+    assert rows == totals
+    assert set(re.findall(r"\b(llmtrain_[a-z_]+)\b(?=[\[{)])", page)) <= set(totals)
+    assert all(f"`{result}`" in page for result in metrics.PROGRESS_RESULTS)
