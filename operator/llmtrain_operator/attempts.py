@@ -1,0 +1,128 @@
+"""The attempts of a run as its status keeps them: starting one, ending one, how many, how soon."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from llmtrain_api.progress import Resolved
+from llmtrain_api.status import MAX_ATTEMPTS_KEPT, Attempt, Failure, RunProgress, RunStatus
+from llmtrain_operator.children import job_name
+from llmtrain_operator.snapshot import JobView, format_time, parse_time
+
+SUSPENDED = "Suspended"
+"""Outcome of an attempt that ended because of `spec.suspend`."""
+LONGEST_RESTART_DELAY_SECONDS = 300.0
+FAILURES_KEPT = 5
+OLD_MESSAGE = 256
+"""Letters that stay of the message of a failure that is not the newest."""
+
+
+def next_number(status: RunStatus, jobs: Sequence[JobView]) -> int:
+    """Returns the number of a new attempt: one that neither the status nor a Job has used."""
+    return max([status.attempt or 0, *(job.attempt for job in jobs)]) + 1
+
+
+def start(
+    status: RunStatus, run: str, number: int, *, image: str, retry: int, now: float
+) -> RunStatus:
+    """Returns `status` with a new attempt written down."""
+    attempt = Attempt(
+        number=number,
+        job=job_name(run, number),
+        start_time=format_time(now),
+        retry=retry,
+        image=image,
+    )
+    resolved = (status.resolved or Resolved()).model_copy(update={"image": image})
+    return status.model_copy(
+        update={
+            "attempt": number,
+            "attempts": [*status.attempts, attempt][-MAX_ATTEMPTS_KEPT:],
+            "restarts": status.restarts or 0,
+            "start_time": status.start_time or format_time(now),
+            "resolved": resolved,
+            "progress": idle(status.progress),
+        }
+    )
+
+
+def with_latest(status: RunStatus, **changes: Any) -> RunStatus:
+    """Returns `status` with fields of its latest attempt changed."""
+    latest = status.attempts[-1].model_copy(update=changes)
+    return status.model_copy(update={"attempts": [*status.attempts[:-1], latest]})
+
+
+def end(
+    status: RunStatus, outcome: str, now: float, *, failure: Failure | None = None, counts: bool
+) -> RunStatus:
+    """Returns `status` with its latest attempt over; `counts` uses up one of the restarts."""
+    status = with_latest(
+        status, outcome=outcome, end_time=format_time(now), failure=failure, counts=counts
+    )
+    return status.model_copy(
+        update={
+            "attempts": _with_bounded_failures(status.attempts),
+            "restarts": (status.restarts or 0) + counts,
+            "progress": idle(status.progress),
+        }
+    )
+
+
+def reset_for_retry(status: RunStatus) -> RunStatus:
+    """Returns the status of a failed run that is tried again, with all of its restarts."""
+    return status.model_copy(update={"restarts": 0, "completion_time": None})
+
+
+def idle(progress: RunProgress | None) -> RunProgress | None:
+    """Returns the progress of a run that does not train at the moment."""
+    if progress is None:
+        return None
+    return progress.model_copy(
+        update={"activity": None, "message": None, "eta": None, "tokens_per_second": None}
+    )
+
+
+def next_start(status: RunStatus, base_delay: float) -> float:
+    """Returns when the attempt after the latest one is due, in seconds since 1970.
+
+    The delay doubles with each attempt that got no further than the one before it.
+    """
+    latest = status.attempts[-1]
+    ended = parse_time(latest.end_time) or 0.0
+    if latest.outcome == SUSPENDED or latest.failure is None:
+        return ended
+    fruitless = _fruitless(status.attempts)
+    return ended + min(LONGEST_RESTART_DELAY_SECONDS, base_delay * 2.0 ** max(0, fruitless - 1))
+
+
+def _fruitless(attempts: Sequence[Attempt]) -> int:
+    """Returns how many of the newest attempts failed without getting further than those before."""
+    furthest, fruitless = 0, 0
+    for attempt in attempts:
+        if attempt.outcome == SUSPENDED:
+            continue
+        step = (attempt.failure.step if attempt.failure else None) or 0
+        fruitless = 0 if step > furthest else fruitless + 1
+        furthest = max(furthest, step)
+    return fruitless
+
+
+def _with_bounded_failures(attempts: Sequence[Attempt]) -> list[Attempt]:
+    """Returns the attempts with the newest failure whole, four more in short, and no older one."""
+    kept: list[Attempt] = []
+    seen = 0
+    for attempt in reversed(attempts):
+        failure = attempt.failure
+        if failure is not None:
+            seen += 1
+        if failure is None or seen == 1:
+            kept.append(attempt)
+            continue
+        short = _shortened(failure) if seen <= FAILURES_KEPT else None
+        kept.append(attempt.model_copy(update={"failure": short}))
+    return kept[::-1]
+
+
+def _shortened(failure: Failure) -> Failure:
+    return failure.model_copy(update={"message": failure.message[:OLD_MESSAGE], "last_lines": []})

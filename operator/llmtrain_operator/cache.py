@@ -1,0 +1,165 @@
+"""What the operator knows of the cluster: views of runs, Jobs and pods, by watch and by list.
+
+An object is replaced by a newer version only, so a late event never hides what the operator wrote
+itself. A pod that is deleted stays, marked as gone, until the attempt it belongs to is over: its
+last words may say why the attempt failed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from llmtrain_operator.auth import Caller
+from llmtrain_operator.snapshot import (
+    JobView,
+    Object,
+    PodView,
+    RunKey,
+    RunView,
+    job_view,
+    pod_view,
+    run_view,
+)
+
+
+class Cache:
+    """Runs, Jobs and pods. A method that takes up or removes one returns the run it is about."""
+
+    def __init__(self) -> None:
+        self.runs: dict[RunKey, RunView] = {}
+        self._jobs: dict[str, JobView] = {}
+        self._pods: dict[str, PodView] = {}
+        self._jobs_of: dict[RunKey, set[str]] = {}
+        self._pods_of: dict[RunKey, set[str]] = {}
+
+    def set_run(self, body: Object) -> RunKey:
+        """Takes up a run, unless a newer version is known."""
+        run = run_view(body)
+        known = self.runs.get(run.key)
+        if known is None or known.version <= run.version:
+            self.runs[run.key] = run
+        return run.key
+
+    def remove_run(self, key: RunKey, uid: str) -> RunKey:
+        """Forgets a run, unless another one has its name by now."""
+        known = self.runs.get(key)
+        if known is not None and known.uid == uid:
+            del self.runs[key]
+            self.drop_gone_pods(key)
+        return key
+
+    def set_job(self, body: Object) -> RunKey:
+        """Takes up a Job, unless a newer version is known."""
+        job = job_view(body)
+        key = RunKey(job.namespace, job.run)
+        known = self._jobs.get(job.uid)
+        if known is None or known.version <= job.version:
+            self._jobs[job.uid] = job
+            self._jobs_of.setdefault(key, set()).add(job.uid)
+        return key
+
+    def remove_job(self, uid: str) -> RunKey | None:
+        """Forgets a Job."""
+        job = self._jobs.pop(uid, None)
+        if job is None:
+            return None
+        key = RunKey(job.namespace, job.run)
+        _discard(self._jobs_of, key, uid)
+        return key
+
+    def set_pod(self, body: Object) -> RunKey:
+        """Takes up a pod, unless a newer version is known."""
+        pod = pod_view(body)
+        key = RunKey(pod.namespace, pod.run)
+        known = self._pods.get(pod.uid)
+        if known is None or known.version <= pod.version:
+            self._pods[pod.uid] = pod
+            self._pods_of.setdefault(key, set()).add(pod.uid)
+        return key
+
+    def remove_pod(self, uid: str) -> RunKey | None:
+        """Marks a pod as gone; forgets it if its run is not there."""
+        pod = self._pods.get(uid)
+        if pod is None:
+            return None
+        key = RunKey(pod.namespace, pod.run)
+        if key in self.runs:
+            self._pods[uid] = replace(pod, gone=True)
+        else:
+            self._forget_pod(key, uid)
+        return key
+
+    def drop_gone_pods(self, key: RunKey, keep_job: str | None = None) -> None:
+        """Forgets the pods of a run that are gone, but for those of the Job `keep_job`."""
+        for pod in self.pods_of(key):
+            if pod.gone and pod.job_uid != keep_job:
+                self._forget_pod(key, pod.uid)
+
+    def jobs_of(self, key: RunKey) -> tuple[JobView, ...]:
+        """Returns the Jobs that carry a run's label, oldest attempt first."""
+        jobs = (self._jobs[uid] for uid in self._jobs_of.get(key, ()))
+        return tuple(sorted(jobs, key=lambda job: (job.attempt, job.created)))
+
+    def pods_of(self, key: RunKey) -> tuple[PodView, ...]:
+        """Returns the pods that carry a run's label, by index."""
+        pods = (self._pods[uid] for uid in self._pods_of.get(key, ()))
+        return tuple(sorted(pods, key=lambda pod: (pod.attempt, pod.index, pod.version)))
+
+    def remove_what_is_not_in(
+        self, runs: set[str], jobs: set[str], pods: set[str], version: int
+    ) -> set[RunKey]:
+        """Removes what lists of UIDs do not hold; returns the runs it was about.
+
+        What is newer than `version`, the oldest of the lists, may have been made after them.
+        """
+        keys: set[RunKey] = set()
+        for run in list(self.runs.values()):
+            if run.uid not in runs and run.version <= version:
+                keys.add(self.remove_run(run.key, run.uid))
+        for job in list(self._jobs.values()):
+            if job.uid not in jobs and job.version <= version and self.remove_job(job.uid):
+                keys.add(RunKey(job.namespace, job.run))
+        for pod in list(self._pods.values()):
+            stays = pod.uid in pods or pod.gone or pod.version > version
+            if not stays and self.remove_pod(pod.uid):
+                keys.add(RunKey(pod.namespace, pod.run))
+        return keys
+
+    def run_of_pod(self, namespace: str, pod_name: str, pod_uid: str) -> Caller | None:
+        """Returns the run that owns a pod through its Job, by uid all the way, or None.
+
+        The Job may be gone already while its pod still stops: then the run's status vouches for it.
+        """
+        pod = self._pods.get(pod_uid)
+        if pod is None or pod.gone or (pod.namespace, pod.name) != (namespace, pod_name):
+            return None
+        run = self.runs.get(RunKey(namespace, pod.run))
+        if run is None:
+            return None
+        attempt = self._attempt_of(run, pod.job_uid)
+        return Caller(namespace, run.key.name, run.uid, attempt, pod_name) if attempt else None
+
+    def phases(self) -> Counter[str]:
+        """Returns how many runs there are by phase."""
+        return Counter(str(run.status.get("phase") or "Pending") for run in self.runs.values())
+
+    def _attempt_of(self, run: RunView, job_uid: str) -> int | None:
+        job = self._jobs.get(job_uid)
+        if job is not None:
+            return job.attempt if job.owner_uid == run.uid else None
+        for attempt in run.status.get("attempts") or []:
+            if attempt.get("jobUid") == job_uid:
+                return int(attempt["number"])
+        return None
+
+    def _forget_pod(self, key: RunKey, uid: str) -> None:
+        self._pods.pop(uid, None)
+        _discard(self._pods_of, key, uid)
+
+
+def _discard(index: dict[RunKey, set[str]], key: RunKey, uid: str) -> None:
+    uids = index.get(key, set())
+    uids.discard(uid)
+    if not uids:
+        index.pop(key, None)

@@ -1,0 +1,178 @@
+"""Carries out what a plan says: writes the status, makes children, deletes; decides nothing.
+
+Doing anything twice is harmless: names are deterministic, the status carries the version that it
+was planned from, and deletes carry the UID of what is meant.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from llmtrain_api.status import RunStatus
+from llmtrain_operator.cache import Cache
+from llmtrain_operator.children import Children, build_children
+from llmtrain_operator.kube import (
+    CONFIG_MAPS,
+    JOBS,
+    PODS,
+    RUNS,
+    SERVICES,
+    AlreadyExistsError,
+    ConflictError,
+    ForbiddenError,
+    InvalidError,
+    Kube,
+    NotFoundError,
+    Resource,
+)
+from llmtrain_operator.patching import merge_patch
+from llmtrain_operator.plan import Start
+from llmtrain_operator.reasons import Reason
+from llmtrain_operator.snapshot import JobView, Object, PodView, Refusal, RunView, controller_uid
+
+log = logging.getLogger(__name__)
+
+FIRST_RETRY_SECONDS = 2.0
+LONGEST_RETRY_SECONDS = 60.0
+
+
+class _RefusedError(Exception):
+    """A child cannot be made now, or ever."""
+
+    def __init__(self, what: str, reason: str, message: str, *, terminal: bool = False) -> None:
+        super().__init__(message)
+        self.what = what
+        self.reason = reason
+        self.terminal = terminal
+
+
+@dataclass(frozen=True)
+class Executor:
+    """Acts on the cluster. `authority` returns the PEM that trainers check the endpoint by."""
+
+    kube: Kube
+    cache: Cache
+    progress_url: str
+    authority: Callable[[], str]
+    now: Callable[[], float]
+
+    async def write_status(self, run: RunView, status: RunStatus) -> bool:
+        """Replaces the status of a run that has not changed since `run` was read.
+
+        Returns:
+            Whether it was written; False if the run has changed or is gone: it is to be read anew.
+        """
+        patch: Object = {
+            "metadata": {"resourceVersion": str(run.version)},
+            "status": merge_patch(run.status, status.to_dict()),
+        }
+        namespace, name = run.key
+        try:
+            answer = await self.kube.patch(RUNS, namespace, name, patch, subresource="status")
+        except ConflictError:
+            await self._read_again(run)
+            return False
+        except NotFoundError:
+            self.cache.remove_run(run.key, run.uid)
+            return False
+        self.cache.set_run(answer)
+        return True
+
+    async def _read_again(self, run: RunView) -> None:
+        namespace, name = run.key
+        try:
+            self.cache.set_run(await self.kube.get(RUNS, namespace, name))
+        except NotFoundError:
+            self.cache.remove_run(run.key, run.uid)
+
+    async def start(self, run: RunView, start: Start, earlier: Refusal | None) -> Refusal | None:
+        """Makes the children of an attempt, the Job last.
+
+        Returns:
+            Why the API server does not take one of them, or None if all are there.
+        """
+        children = build_children(
+            run,
+            start.spec,
+            start.attempt,
+            image=start.image,
+            progress_url=self.progress_url,
+            ca=self.authority(),
+        )
+        try:
+            await self._create_all(run, children)
+        except _RefusedError as refused:
+            tries = earlier.tries + 1 if earlier and earlier.attempt == start.attempt else 1
+            delay = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(tries - 1, 10))
+            return Refusal(
+                attempt=start.attempt,
+                what=refused.what,
+                reason=refused.reason,
+                message=str(refused),
+                terminal=refused.terminal,
+                retry_at=self.now() + delay,
+                tries=tries,
+            )
+        return None
+
+    async def _create_all(self, run: RunView, children: Children) -> None:
+        first = [self._create_own(run, CONFIG_MAPS, children.config_map)]
+        if children.service is not None:
+            first.append(self._create_own(run, SERVICES, children.service))
+        for outcome in await asyncio.gather(*first, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+        self.cache.set_job(await self._create_own(run, JOBS, children.job))
+
+    async def _create_own(self, run: RunView, resource: Resource, body: Object) -> Object:
+        """Creates a child, or returns the one that is there if it is the run's own."""
+        namespace, name = run.key.namespace, str(body["metadata"]["name"])
+        what = f"{resource.kind} {name}"
+        try:
+            return await self.kube.create(resource, namespace, body)
+        except AlreadyExistsError:
+            return await self._own(run, resource, name, what)
+        except InvalidError as error:
+            message = (
+                f"the API server refuses {what}: {error}: correct workers, above all"
+                " workers.podTemplate: delete this run and apply it again"
+            )
+            raise _RefusedError(what, Reason.INVALID_SPEC, message, terminal=True) from error
+        except ForbiddenError as error:
+            message = f"{what} cannot be made: {error}"
+            raise _RefusedError(what, Reason.FORBIDDEN, message) from error
+
+    async def _own(self, run: RunView, resource: Resource, name: str, what: str) -> Object:
+        try:
+            found = await self.kube.get(resource, run.key.namespace, name)
+        except NotFoundError:
+            found = {"metadata": {}}  # It went this moment: try again.
+        metadata = found["metadata"]
+        if controller_uid(metadata) == run.uid and "deletionTimestamp" not in metadata:
+            return found
+        message = (
+            f"{what} exists and is not this run's: if it is of an earlier run of this name it will"
+            " be gone soon, else delete it or give this run another name"
+        )
+        raise _RefusedError(what, Reason.NAME_TAKEN, message)
+
+    async def delete_attempt(self, run: RunView, job: JobView) -> None:
+        """Deletes a Job of the run with its pods, and the ConfigMap of the same name."""
+        log.info("deleting Job %s", job.name, extra={"run": str(run.key)})
+        try:
+            await self.kube.delete(JOBS, job.namespace, job.name, uid=job.uid)
+        except ConflictError:
+            return  # Another Job has the name by now; the cache will know soon.
+        if job.complete or job.failed:
+            await self.kube.delete(CONFIG_MAPS, job.namespace, job.name)
+
+    async def kill_pod(self, run: RunView, pod: PodView) -> None:
+        """Removes a pod whose node does not answer any more."""
+        log.warning("removing pod %s of a dead node", pod.name, extra={"run": str(run.key)})
+        try:
+            await self.kube.delete(PODS, pod.namespace, pod.name, uid=pod.uid, grace_seconds=0)
+        except ConflictError:
+            return

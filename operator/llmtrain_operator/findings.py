@@ -1,0 +1,73 @@
+"""What reports, pods and the spec add to the status of a run; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llmtrain_api.progress import Resolved
+from llmtrain_api.run import RunSpec
+from llmtrain_api.runfile import spec_hash
+from llmtrain_api.status import Failure, RunStatus
+from llmtrain_operator import attempts
+from llmtrain_operator.diagnosis import last_words, step_of
+from llmtrain_operator.reporting import summary, with_report
+from llmtrain_operator.snapshot import PodView, Snapshot, parse_time
+
+
+def with_spec_hash(status: RunStatus, spec: RunSpec) -> RunStatus:
+    """Returns `status` with the hash of the spec that it speaks of."""
+    if status.attempts and status.resolved is not None and status.resolved.spec_hash:
+        return status  # The spec is frozen.
+    resolved = (status.resolved or Resolved()).model_copy(update={"spec_hash": spec_hash(spec)})
+    return status.model_copy(update={"resolved": resolved})
+
+
+def with_report_of(snapshot: Snapshot, status: RunStatus) -> RunStatus:
+    """Returns `status` with the newest report, if it is of the latest attempt."""
+    report = snapshot.report
+    if report is None or report.attempt != status.attempt:
+        return status
+    return with_report(status, report, snapshot.reported_at)
+
+
+def with_image(status: RunStatus, pods: Sequence[PodView]) -> RunStatus:
+    """Returns `status` with the image by digest, once a pod has pulled it."""
+    image = next((pod.image for pod in pods if pod.image), None)
+    if image is None or image == status.attempts[-1].image:
+        return status
+    resolved = (status.resolved or Resolved()).model_copy(update={"image": image})
+    return attempts.with_latest(status, image=image).model_copy(update={"resolved": resolved})
+
+
+def with_last_words(status: RunStatus, pods: Sequence[PodView]) -> RunStatus:
+    """Returns `status` with what the pods of a finished attempt said at their end.
+
+    Their last report may be lost, as when the operator was down.
+    """
+    words = [said for pod in pods if (said := last_words(pod)) is not None]
+    progress = status.progress
+    step = max((said.step or 0 for said in words), default=0)
+    if progress is not None and progress.total_steps and step > (progress.step or 0):
+        changes = {"step": step, "summary": summary(step, progress.total_steps)}
+        status = status.model_copy(update={"progress": progress.model_copy(update=changes)})
+    return with_checkpoint(
+        status, max((said.latest_checkpoint for said in words), default="", key=step_of)
+    )
+
+
+def with_checkpoint(status: RunStatus, name: str) -> RunStatus:
+    """Returns `status` with a checkpoint that a pod named at its end, if it is the newest."""
+    if step_of(name) <= step_of(status.latest_checkpoint or ""):
+        return status
+    return status.model_copy(update={"latest_checkpoint": name})
+
+
+def with_step(failure: Failure, status: RunStatus) -> Failure:
+    """Returns `failure` with the step that the attempt reported last, where it names none."""
+    progress, running = status.progress, parse_time(status.attempts[-1].running_time)
+    if failure.step is not None or progress is None or running is None:
+        return failure
+    reported = parse_time(progress.last_update_time)
+    if reported is None or reported < running:  # It is the step of an earlier attempt.
+        return failure
+    return failure.model_copy(update={"step": progress.step})

@@ -1,0 +1,87 @@
+"""The pods of one attempt as one thing: being made, starting, running, stopping, over; pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from llmtrain_api.status import Attempt
+from llmtrain_operator.snapshot import JobView, PodView, Snapshot
+
+STUCK_AFTER_SECONDS = 15.0
+"""A pod that is still there this long after its grace time is over is on a node that is dead."""
+
+
+class GangState(Enum):
+    """Where an attempt is."""
+
+    UNMADE = auto()
+    """Its Job has not been seen yet."""
+    STARTING = auto()
+    RUNNING = auto()
+    LOST = auto()
+    """A pod is lost, which the Job itself does not notice: it has to be deleted."""
+    STOPPING = auto()
+    """Decided, but some pods still stop."""
+    COMPLETE = auto()
+    FAILED = auto()
+
+
+@dataclass(frozen=True)
+class Gang:
+    """One attempt as it is in the cluster."""
+
+    state: GangState
+    job: JobView | None
+    pods: tuple[PodView, ...]
+    """Its pods, one per index: the newest; the ones that are gone included."""
+    stuck: tuple[PodView, ...]
+    """Pods that have to be removed by force."""
+
+
+def observe_gang(snapshot: Snapshot, attempt: Attempt, nodes: int) -> Gang:
+    """Returns the gang of an attempt that is not over."""
+    job = next((j for j in own_jobs(snapshot) if j.name == attempt.job), None)
+    job_uid = job.uid if job is not None else attempt.job_uid
+    pods = tuple(pod for pod in snapshot.pods if pod.job_uid == job_uid)
+    stuck = tuple(pod for pod in pods if is_stuck(pod, snapshot.now))
+    return Gang(_state(job, attempt, pods, stuck, nodes), job, pods, stuck)
+
+
+def own_jobs(snapshot: Snapshot) -> list[JobView]:
+    """Returns the Jobs that the run controls, by UID, oldest attempt first."""
+    return [job for job in snapshot.jobs if job.owner_uid == snapshot.run.uid]
+
+
+def is_stuck(pod: PodView, now: float) -> bool:
+    """Returns whether a pod should have stopped long ago."""
+    if pod.ended or pod.deletion_time is None:
+        return False
+    return now > pod.deletion_time + STUCK_AFTER_SECONDS
+
+
+def _state(
+    job: JobView | None,
+    attempt: Attempt,
+    pods: tuple[PodView, ...],
+    stuck: tuple[PodView, ...],
+    nodes: int,
+) -> GangState:
+    if job is None and attempt.job_uid is None:
+        return GangState.UNMADE
+    if job is None or job.deleting:
+        over = job is None and all(pod.ended for pod in pods)
+        return GangState.FAILED if over else GangState.STOPPING
+    if job.complete or job.failed:
+        return GangState.COMPLETE if job.complete else GangState.FAILED
+    if stuck or any(_vanished(pod) for pod in pods):
+        return GangState.LOST
+    if job.ending:
+        return GangState.STOPPING
+    # A pod that is gone does not run, and the Job makes another one only after a failure.
+    up = {pod.index for pod in pods if pod.running}
+    return GangState.RUNNING if len(up) >= nodes else GangState.STARTING
+
+
+def _vanished(pod: PodView) -> bool:
+    return pod.gone and pod.exit_code is None and pod.phase not in ("Succeeded", "Failed")

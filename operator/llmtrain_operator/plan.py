@@ -1,0 +1,324 @@
+"""What to do about a run: from a snapshot to a plan. Pure: no clock, no network, no kopf.
+
+    plan ── the spec cannot be carried out: the run is over
+      ├── finished           tidy up (TTL), or start again (spec.retry)
+      └── the latest attempt is
+            none, or over    suspended │ start the next one, after its back-off
+            unmade           make its children
+            starting         say what it waits for, up to startTimeoutSeconds
+            running          show progress
+            lost, stopping   delete what hangs, wait for the last pod
+            complete         the run has succeeded
+            failed           say why; try again if that can help
+
+An attempt is written into the status before its children are made, so that a crash neither loses
+nor reuses a number. Planning twice from the same cluster gives the same status.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, assert_never
+
+from llmtrain_api.exits import EXIT_POLICIES, ExitClass
+from llmtrain_api.run import RunSpec
+from llmtrain_api.status import Attempt, ConditionType, Failure, Phase, RunStatus
+from llmtrain_operator import attempts, conditions
+from llmtrain_operator.conditions import Verdict
+from llmtrain_operator.diagnosis import describe, diagnose
+from llmtrain_operator.findings import (
+    with_checkpoint,
+    with_image,
+    with_last_words,
+    with_report_of,
+    with_spec_hash,
+    with_step,
+)
+from llmtrain_operator.gang import Gang, GangState, observe_gang, own_jobs
+from llmtrain_operator.reasons import Reason
+from llmtrain_operator.snapshot import JobView, PodView, Snapshot, format_time, parse_time
+from llmtrain_operator.waiting import why_waiting
+
+LOOK_AGAIN_SECONDS = 5.0
+"""Between two looks at workers that do not start or stop."""
+JOBS_KEPT = 3
+"""Jobs of the newest attempts stay, with their pods and logs; older ones are deleted."""
+STOPS_WITH_SUSPENSION = (ExitClass.PREEMPTED, ExitClass.PEER_LOST, ExitClass.NODE_LOST)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Make the children of an attempt that is written down."""
+
+    attempt: int
+    image: str
+    spec: RunSpec
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do, in this order."""
+
+    status: RunStatus | None = None
+    """The whole new status; None leaves it as it is."""
+    start: Start | None = None
+    delete_jobs: tuple[JobView, ...] = ()
+    """Jobs to delete, with the ConfigMaps of the same name."""
+    kill_pods: tuple[PodView, ...] = ()
+    """Pods on dead nodes, to be removed by force."""
+    look_again: float | None = None
+    """Seconds after which time alone may change the plan."""
+
+
+def plan(snapshot: Snapshot) -> Plan:
+    """Returns what to do about a run."""
+    if snapshot.run.deleting:
+        return Plan()  # Its children go with it, by their owner references.
+    status, spec = RunStatus.model_validate(snapshot.run.status), snapshot.spec
+    if _is_finished(status):
+        if not _starts_anew(snapshot, status):
+            return _plan_finished(snapshot, status)
+        status = attempts.reset_for_retry(status)
+    if spec is None:
+        return _refuse(snapshot, status)
+    status = with_report_of(snapshot, with_spec_hash(status, spec))
+    latest = status.attempts[-1] if status.attempts else None
+    if latest is None or latest.outcome is not None:
+        return _plan_next(snapshot, status, spec)
+    return _plan_open(snapshot, status, spec, latest)
+
+
+def _plan_next(snapshot: Snapshot, status: RunStatus, spec: RunSpec) -> Plan:
+    """Returns what to do when no attempt is going on and the run is not finished."""
+    now, key = snapshot.now, snapshot.run.key
+    remains = _unfinished(snapshot)
+    if remains:
+        message = f"Job {remains[0].name} of an earlier attempt is stopping."
+        verdict = conditions.stopping(Phase.PENDING, message, suspending=spec.suspend)
+        return _look_again(snapshot, status, verdict, delete_jobs=_to_delete(remains))
+    if spec.suspend:
+        return Plan(_said(snapshot, status, conditions.suspended()))
+    due = attempts.next_start(status, snapshot.defaults.restart_delay_seconds)
+    if now < due:
+        failed = status.attempts[-1]
+        message = f"Attempt {failed.number} ended ({failed.outcome}); the next one starts soon."
+        verdict = conditions.backing_off(message)
+        return Plan(_said(snapshot, status, verdict), look_again=due - now)
+    image = spec.workers.image or snapshot.defaults.trainer_image
+    number = attempts.next_number(status, own_jobs(snapshot))
+    status = attempts.start(status, key.name, number, image=image, retry=spec.retry, now=now)
+    return replace(
+        _plan_unmade(snapshot, status, spec, status.attempts[-1]),
+        delete_jobs=_to_delete(own_jobs(snapshot)[: -JOBS_KEPT + 1]),
+    )
+
+
+def _plan_open(snapshot: Snapshot, status: RunStatus, spec: RunSpec, latest: Attempt) -> Plan:
+    """Returns what to do about an attempt that is not over."""
+    gang = observe_gang(snapshot, latest, spec.workers.nodes)
+    if gang.job is not None and latest.job_uid != gang.job.uid:
+        status = attempts.with_latest(status, job_uid=gang.job.uid)
+    match gang.state:
+        case GangState.UNMADE:
+            return _plan_unmade(snapshot, status, spec, latest)
+        case GangState.STARTING | GangState.RUNNING:
+            return _plan_alive(snapshot, status, spec, gang)
+        case GangState.LOST | GangState.STOPPING:
+            return _plan_stopping(snapshot, status, spec, gang)
+        case GangState.COMPLETE:
+            return _plan_success(snapshot, status, gang)
+        case GangState.FAILED:
+            return _plan_failure(snapshot, status, spec, gang)
+        case _ as unknown:
+            assert_never(unknown)
+
+
+def _plan_unmade(snapshot: Snapshot, status: RunStatus, spec: RunSpec, latest: Attempt) -> Plan:
+    now, refusal = snapshot.now, snapshot.refusal
+    if spec.suspend:
+        return _plan_next(
+            snapshot, attempts.end(status, attempts.SUSPENDED, now, counts=False), spec
+        )
+    if _start_timed_out(latest, spec, now):
+        return _give_up_starting(snapshot, status, spec, refusal.message if refusal else "")
+    start = Start(latest.number, latest.image or snapshot.defaults.trainer_image, spec)
+    phase = _phase_of_start(status)
+    if refusal is None or refusal.attempt != latest.number:
+        return Plan(_said(snapshot, status, conditions.pending(phase, latest.job)), start)
+    if refusal.terminal:
+        failure = Failure(exit_class=ExitClass.CONFIG, message=refusal.message)
+        return _fail(snapshot, status, failure, refusal.message, accepted=False)
+    verdict = conditions.held_up(phase, refusal.reason, refusal.message)
+    wait = refusal.retry_at - now
+    return Plan(
+        _said(snapshot, status, verdict),
+        start=start if wait <= 0 else None,
+        look_again=wait if wait > 0 else LOOK_AGAIN_SECONDS,
+    )
+
+
+def _plan_alive(snapshot: Snapshot, status: RunStatus, spec: RunSpec, gang: Gang) -> Plan:
+    """Returns what to do about an attempt whose pods start or run."""
+    assert gang.job is not None  # These two states are of a Job that is there.
+    latest, now, nodes = status.attempts[-1], snapshot.now, spec.workers.nodes
+    if spec.suspend:
+        return _plan_stopping(snapshot, status, spec, gang)
+    if gang.state is GangState.RUNNING:
+        if latest.running_time is None:
+            status = attempts.with_latest(status, running_time=format_time(now))
+        return Plan(_said(snapshot, with_image(status, gang.pods), conditions.running(nodes)))
+    reason, message = why_waiting(gang.job, gang.pods, nodes, snapshot.events)
+    if latest.running_time is None and _start_timed_out(latest, spec, now):
+        return _give_up_starting(snapshot, status, spec, message)
+    verdict = conditions.starting(_phase_of_start(status), reason, message)
+    return _look_again(snapshot, status, verdict)
+
+
+def _plan_stopping(snapshot: Snapshot, status: RunStatus, spec: RunSpec, gang: Gang) -> Plan:
+    """Returns what to do about an attempt whose end is decided."""
+    message = "The last pods of the attempt are stopping."
+    delete: tuple[JobView, ...] = ()
+    if gang.job is not None and (spec.suspend or gang.state is GangState.LOST):
+        delete = _to_delete([gang.job])
+    if gang.state is GangState.LOST:
+        message = "A pod is lost; the other pods of the attempt are being stopped."
+    verdict = conditions.stopping(_phase_of_start(status), message, suspending=spec.suspend)
+    return _look_again(snapshot, status, verdict, delete_jobs=delete, kill_pods=gang.stuck)
+
+
+def _plan_success(snapshot: Snapshot, status: RunStatus, gang: Gang) -> Plan:
+    status = attempts.end(status, ExitClass.SUCCESS, snapshot.now, counts=False)
+    status = with_last_words(with_image(status, gang.pods), gang.pods)
+    step = status.progress.step if status.progress else None
+    message = f"Attempt {status.attempt} finished" + (f" at step {step}." if step else ".")
+    return _finish(snapshot, status, conditions.succeeded(message))
+
+
+def _plan_failure(snapshot: Snapshot, status: RunStatus, spec: RunSpec, gang: Gang) -> Plan:
+    """Returns what to do after an attempt has failed."""
+    diagnosis = diagnose(gang.pods, gang.job.message if gang.job else "")
+    failure = with_step(diagnosis.failure, status)
+    status = with_checkpoint(status, diagnosis.checkpoint)
+    exit_class, now = ExitClass(failure.exit_class), snapshot.now
+    if spec.suspend and exit_class in STOPS_WITH_SUSPENSION:
+        status = attempts.end(status, attempts.SUSPENDED, now, counts=False)
+        return _plan_next(snapshot, status, spec)
+    policy = EXIT_POLICIES[exit_class]
+    message = describe(status.attempts[-1].number, failure)
+    used_up = policy.counts and (status.restarts or 0) >= spec.restart_policy.max_restarts
+    if policy.retry and not used_up:
+        status = attempts.end(
+            status, failure.exit_class, now, failure=failure, counts=policy.counts
+        )
+        return _plan_next(snapshot, status, spec)
+    if used_up and policy.retry:
+        message += (
+            f" Given up after {status.restarts or 0} restarts (restartPolicy.maxRestarts): raise"
+            " spec.retry to try again."
+        )
+    return _fail(snapshot, status, failure, message)
+
+
+def _plan_finished(snapshot: Snapshot, status: RunStatus) -> Plan:
+    """Returns what is left to do for a run that is over: mostly nothing."""
+    run, now, spec = snapshot.run, snapshot.now, snapshot.spec
+    status = with_report_of(snapshot, status)
+    status = status.model_copy(
+        update={"observed_generation": run.generation, "progress": attempts.idle(status.progress)}
+    )
+    expired = _unfinished(snapshot)
+    ttl = spec.ttl_seconds_after_finished if spec else None
+    look_again = None
+    if ttl is not None:
+        look_again = (parse_time(status.completion_time) or now) + ttl - now
+        if look_again <= 0:
+            expired, look_again = own_jobs(snapshot), None
+    return Plan(status, delete_jobs=_to_delete(expired), look_again=look_again)
+
+
+def _refuse(snapshot: Snapshot, status: RunStatus) -> Plan:
+    """Returns the end of a run whose spec cannot be carried out."""
+    message = snapshot.refusal_of_spec
+    if status.attempts and status.attempts[-1].outcome is None:
+        failure = Failure(exit_class=ExitClass.CONFIG, message=message)
+        return _fail(snapshot, status, failure, message, accepted=False)
+    verdict = conditions.failed(Reason.INVALID_SPEC, message, accepted=False)
+    return _finish(snapshot, status, verdict)
+
+
+def _fail(
+    snapshot: Snapshot,
+    status: RunStatus,
+    failure: Failure,
+    message: str,
+    *,
+    accepted: bool = True,
+) -> Plan:
+    status = attempts.end(status, failure.exit_class, snapshot.now, failure=failure, counts=False)
+    verdict = conditions.failed(failure.exit_class, message, accepted=accepted)
+    return _finish(snapshot, status, verdict)
+
+
+def _give_up_starting(snapshot: Snapshot, status: RunStatus, spec: RunSpec, why: str) -> Plan:
+    message = (
+        f"The pods were not all running within {spec.start_timeout_seconds} s"
+        f" (startTimeoutSeconds): {why or 'they could not be made'}"
+    )
+    status = attempts.end(status, Reason.START_TIMEOUT, snapshot.now, counts=False)
+    return _finish(snapshot, status, conditions.failed(Reason.START_TIMEOUT, message))
+
+
+def _finish(snapshot: Snapshot, status: RunStatus, verdict: Verdict) -> Plan:
+    status = status.model_copy(update={"completion_time": format_time(snapshot.now)})
+    return Plan(_said(snapshot, status, verdict), delete_jobs=_to_delete(_unfinished(snapshot)))
+
+
+def _look_again(snapshot: Snapshot, status: RunStatus, verdict: Verdict, **work: Any) -> Plan:
+    return Plan(_said(snapshot, status, verdict), look_again=LOOK_AGAIN_SECONDS, **work)
+
+
+def _said(snapshot: Snapshot, status: RunStatus, verdict: Verdict) -> RunStatus:
+    """Returns `status` with what is said of the run in this situation."""
+    generation = snapshot.run.generation
+    return status.model_copy(
+        update={
+            "observed_generation": generation,
+            "phase": verdict.phase,
+            "conditions": verdict.conditions(status.conditions, generation, snapshot.now),
+        }
+    )
+
+
+def _is_finished(status: RunStatus) -> bool:
+    return any(c.type == ConditionType.FINISHED and c.status == "True" for c in status.conditions)
+
+
+def _starts_anew(snapshot: Snapshot, status: RunStatus) -> bool:
+    """Returns whether a finished run is to be tried again. One that has succeeded never is."""
+    if status.phase is not Phase.FAILED:
+        return False
+    if not status.attempts:  # It was refused; perhaps the spec has been corrected.
+        return status.observed_generation != snapshot.run.generation
+    return snapshot.spec is not None and snapshot.spec.retry > status.attempts[-1].retry
+
+
+def _unfinished(snapshot: Snapshot) -> list[JobView]:
+    return [job for job in own_jobs(snapshot) if not (job.complete or job.failed)]
+
+
+def _to_delete(jobs: list[JobView]) -> tuple[JobView, ...]:
+    return tuple(job for job in jobs if not job.deleting)
+
+
+def _start_timed_out(attempt: Attempt, spec: RunSpec, now: float) -> bool:
+    return now >= (parse_time(attempt.start_time) or now) + spec.start_timeout_seconds
+
+
+def _phase_of_start(status: RunStatus) -> Phase:
+    """Returns the phase of an attempt whose pods do not all run."""
+    latest, earlier = status.attempts[-1], status.attempts[:-1]
+    if latest.running_time is not None:
+        return Phase.RUNNING
+    goes_on = earlier and earlier[-1].retry == latest.retry
+    failed_before = goes_on and earlier[-1].outcome != attempts.SUSPENDED
+    return Phase.RESTARTING if failed_before else Phase.STARTING

@@ -1,0 +1,71 @@
+"""The reasons of conditions and Events: one word each, for programs; part of the API.
+
+A failed run carries its exit class (`llmtrain_api.exits.ExitClass`) as the reason of `Succeeded`,
+`Finished` and `Stalled`; what the kubelet or the scheduler says of a pod that does not start
+(`ImagePullBackOff`, `Unschedulable`, ...) is passed on as the reason of `WorkersReady`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Reasons of conditions."""
+
+    # Accepted
+    ACCEPTED = "Accepted"
+    INVALID_SPEC = "InvalidSpec"
+
+    # WorkersReady
+    PENDING = "Pending"
+    """The Job of the attempt has yet to be made."""
+    STARTING = "Starting"
+    """The Job is there and its pods are on their way."""
+    ALL_RUNNING = "AllRunning"
+    STOPPING = "Stopping"
+    BACK_OFF = "BackOff"
+    """An attempt failed; the next one starts after a delay."""
+    NAME_TAKEN = "NameTaken"
+    """An object that is not the run's has the name of one of its children."""
+    FORBIDDEN = "Forbidden"
+    """The API server refuses a child: quota, a policy or missing rights."""
+    UNSCHEDULABLE = "Unschedulable"
+    FAILED_CREATE = "FailedCreate"
+    """The Job cannot make its pods."""
+    FAILED_MOUNT = "FailedMount"
+    ENDED = "Ended"
+
+    # Suspended
+    SUSPENDED = "Suspended"
+    SUSPENDING = "Suspending"
+    NOT_SUSPENDED = "NotSuspended"
+
+    # Reconciling
+    CREATING_WORKERS = "CreatingWorkers"
+    STOPPING_WORKERS = "StoppingWorkers"
+    WAITING_TO_RESTART = "WaitingToRestart"
+    UP_TO_DATE = "UpToDate"
+
+    # Stalled
+    NOT_STALLED = "NotStalled"
+
+    # Succeeded and Finished
+    NOT_FINISHED = "NotFinished"
+    SUCCEEDED = "Succeeded"
+    START_TIMEOUT = "StartTimeout"
+
+
+class EventReason(StrEnum):
+    """Reasons of the Events on a run."""
+
+    ATTEMPT_STARTED = "AttemptStarted"
+    WORKERS_RUNNING = "WorkersRunning"
+    WORKERS_NOT_READY = "WorkersNotReady"
+    ATTEMPT_FAILED = "AttemptFailed"
+    CHECKPOINT_SAVED = "CheckpointSaved"
+    SUSPENDED = "Suspended"
+    RESUMED = "Resumed"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    REFUSED = "Refused"

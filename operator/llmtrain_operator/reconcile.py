@@ -1,0 +1,126 @@
+"""Works on runs, one at a time per worker: look, decide, act."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from llmtrain_api.status import RunStatus
+from llmtrain_operator import metrics
+from llmtrain_operator.cache import Cache
+from llmtrain_operator.changes import Urgency, tell, urgency
+from llmtrain_operator.execute import Executor
+from llmtrain_operator.kube import KubeError
+from llmtrain_operator.observe import Observer
+from llmtrain_operator.pace import Pace
+from llmtrain_operator.plan import Plan, Start, plan
+from llmtrain_operator.queue import WorkQueue
+from llmtrain_operator.recorder import Recorder
+from llmtrain_operator.snapshot import RunKey, Snapshot
+
+log = logging.getLogger(__name__)
+
+
+class Reconciler:
+    """Takes runs off the queue and brings each one a step further. Safe to repeat at any time."""
+
+    def __init__(
+        self,
+        queue: WorkQueue[RunKey],
+        cache: Cache,
+        observer: Observer,
+        executor: Executor,
+        recorder: Recorder,
+        pace: Pace,
+    ) -> None:
+        self._queue = queue
+        self._cache = cache
+        self._observer = observer
+        self._executor = executor
+        self._recorder = recorder
+        self._pace = pace
+        self._turn = asyncio.Lock()
+
+    async def work(self) -> None:
+        """Works on one run after the other, until cancelled."""
+        while True:
+            async with self._turn:  # One waits for work, so that one wakes when there is some.
+                key = await self._queue.get()
+            try:
+                await self._work_on(key)
+            finally:
+                self._queue.done(key)
+                metrics.QUEUE_DEPTH.set(len(self._queue))
+
+    async def _work_on(self, key: RunKey) -> None:
+        began = time.perf_counter()
+        try:
+            await self.reconcile(key)
+        except KubeError as error:
+            metrics.RECONCILE_ERRORS.inc()
+            delay = self._queue.retry(key)
+            log.warning("%s; trying again in %.1f s", error, delay, extra={"run": str(key)})
+        except Exception:
+            # A defect in one run's path must not stop the others; it is counted and logged whole.
+            metrics.RECONCILE_ERRORS.inc()
+            delay = self._queue.retry(key)
+            log.exception("failed; trying again in %.1f s", delay, extra={"run": str(key)})
+        else:
+            self._queue.succeeded(key)
+        metrics.RECONCILE_SECONDS.observe(time.perf_counter() - began)
+
+    async def reconcile(self, key: RunKey) -> None:
+        """Brings a run a step further."""
+        snapshot = await self._observer.observe(key)
+        if snapshot is None:
+            self._queue.forget(key)
+            return
+        await self._carry_out(snapshot, plan(snapshot))
+
+    async def _carry_out(self, snapshot: Snapshot, todo: Plan) -> None:
+        run, old = snapshot.run, RunStatus.model_validate(snapshot.run.status)
+        look_again = todo.look_again
+        new = todo.status or old
+        how_soon = urgency(old, new)
+        wait = self._pace.wait(run.uid, how_soon)
+        if how_soon is not Urgency.NONE and wait <= 0:
+            if not await self._executor.write_status(run, new):
+                self._queue.add(run.key)
+                return
+            self._pace.wrote(run.uid)
+            metrics.STATUS_WRITES.inc()
+            written = new
+        else:
+            written = old
+            if how_soon is not Urgency.NONE:
+                look_again = wait if look_again is None else min(wait, look_again)
+        for job in todo.delete_jobs:
+            await self._executor.delete_attempt(run, job)
+        for pod in todo.kill_pods:
+            await self._executor.kill_pod(run, pod)
+        if todo.start is not None:
+            await self._start(snapshot, todo.start)
+        if written is not old:
+            for told in tell(old, new):
+                await self._recorder.record(run, told)
+        self._forget_the_gone(run.key, new)
+        if look_again is not None:
+            self._queue.add_after(run.key, look_again)
+
+    async def _start(self, snapshot: Snapshot, start: Start) -> None:
+        run = snapshot.run
+        log.info("starting attempt %d", start.attempt, extra={"run": str(run.key)})
+        refusal = await self._executor.start(run, start, snapshot.refusal)
+        if refusal is None:
+            self._observer.refusals.pop(run.uid, None)
+            return
+        log.warning("%s", refusal.message, extra={"run": str(run.key)})
+        self._observer.refusals[run.uid] = refusal
+        self._queue.add(run.key)  # The status has to say so.
+
+    def _forget_the_gone(self, key: RunKey, status: RunStatus) -> None:
+        """Drops pods that are gone, but for those whose last words are still to be read."""
+        latest = status.attempts[-1] if status.attempts else None
+        is_open = latest is not None and latest.outcome is None
+        self._cache.drop_gone_pods(key, latest.job_uid if latest and is_open else None)

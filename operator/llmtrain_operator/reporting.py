@@ -1,0 +1,92 @@
+"""From what the trainer reports to what `kubectl get` shows: rounding, ETA, bounds; pure."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+from llmtrain_api.progress import Artifacts, Progress, Report, Resolved
+from llmtrain_api.status import MAX_CHECKPOINTS_KEPT, RunProgress, RunStatus
+from llmtrain_operator.snapshot import format_time
+
+
+def with_report(status: RunStatus, report: Report, reported_at: float) -> RunStatus:
+    """Returns `status` with what the latest attempt reported last."""
+    changes: dict[str, Any] = {
+        "progress": _progress(status.progress or RunProgress(), report, reported_at)
+    }
+    if report.checkpoints:
+        checkpoints = list(report.checkpoints)[:MAX_CHECKPOINTS_KEPT]
+        changes["checkpoints"] = checkpoints
+        changes["latest_checkpoint"] = checkpoints[0].name
+    if report.artifacts is not None:
+        changes["artifacts"] = merged(status.artifacts or Artifacts(), report.artifacts)
+    if report.resolved is not None:
+        # The operator itself knows these two better.
+        told = report.resolved.model_copy(update={"spec_hash": None, "image": None})
+        changes["resolved"] = merged(status.resolved or Resolved(), told)
+    return status.model_copy(update=changes)
+
+
+def merged(old: Any, new: Any) -> Any:
+    """Returns the model `old` with the fields that `new` knows."""
+    return old.model_copy(update=new.model_dump(exclude_none=True, exclude_unset=True))
+
+
+def _progress(old: RunProgress, report: Report, reported_at: float) -> RunProgress:
+    changes: dict[str, Any] = {
+        "activity": report.activity,
+        "message": report.message or None,
+        "last_update_time": format_time(reported_at),
+    }
+    if report.progress is not None:
+        changes |= _numbers(report.progress)
+    return old.model_copy(update=changes)
+
+
+def _numbers(progress: Progress) -> dict[str, Any]:
+    numbers = {
+        "step": progress.step,
+        "total_steps": progress.total_steps,
+        "summary": summary(progress.step, progress.total_steps),
+        "eta": eta(progress),
+        "epoch": f"{progress.epoch:.2f}",
+        "loss": _rounded(progress.loss),
+        "eval_loss": _rounded(progress.eval_loss),
+        "learning_rate": _rounded(progress.learning_rate, digits=2),
+        "tokens_per_second": _whole(progress.tokens_per_second),
+    }
+    kept_if_unknown = ("eval_loss", "loss", "learning_rate", "tokens_per_second")
+    return {k: v for k, v in numbers.items() if v is not None or k not in kept_if_unknown}
+
+
+def summary(step: int, total_steps: int) -> str:
+    """Returns both numbers as in the column STEP, such as `120/500`."""
+    return f"{step}/{total_steps}"
+
+
+def eta(progress: Progress) -> str | None:
+    """Returns the time to the last step at the present pace, or None if the pace is unknown."""
+    remaining = progress.total_steps - progress.step
+    if progress.seconds_per_step is None or remaining <= 0:
+        return None
+    return duration(remaining * progress.seconds_per_step)
+
+
+def duration(seconds: float) -> str:
+    """Returns a duration in its two largest units, such as `45s`, `3m20s`, `2h5m`, `4d3h`."""
+    whole = max(0, round(seconds))
+    units = [(86_400, "d"), (3600, "h"), (60, "m"), (1, "s")]
+    for (size, unit), (next_size, next_unit) in pairwise(units):
+        if whole >= size:
+            rest = whole % size // next_size
+            return f"{whole // size}{unit}" + (f"{rest}{next_unit}" if rest else "")
+    return f"{whole}s"
+
+
+def _rounded(value: float | None, digits: int = 4) -> str | None:
+    return None if value is None else f"{value:.{digits}g}"
+
+
+def _whole(value: float | None) -> str | None:
+    return None if value is None else f"{value:.0f}" if value >= 10 else f"{value:.1f}"
