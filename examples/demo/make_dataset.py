@@ -35,7 +35,7 @@ MODULES = """
 """
 ASKED = "shutil.copyfile"
 """The demo asks about this function before and after training, so it is never trained on."""
-TRAIN_ROWS = 160
+TRAIN_ROWS = 156
 HELD_OUT_ROWS = 24
 # Characters of an answer: short rows keep the demo's training short on two cores.
 SHORTEST, LONGEST = 25, 130
@@ -89,8 +89,11 @@ def question(name: str) -> str:
 
 
 def hash_of(row: dict[str, Any]) -> bytes:
-    """Returns a number that orders rows by chance, yet the same on each machine."""
-    return hashlib.sha256(to_line(row).encode()).digest()
+    """Returns a number that orders rows by chance, yet the same on each machine.
+
+    It must have nothing to do with the hash by which llmtrain holds rows out of a run.
+    """
+    return hashlib.sha256(b"demo" + to_line(row).encode()).digest()
 
 
 def to_chat(pair: tuple[dict[str, str], dict[str, str]]) -> dict[str, Any]:

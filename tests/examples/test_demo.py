@@ -18,6 +18,8 @@ import pytest
 import train
 import yaml
 
+from llmtrain_trainer.rows import is_held_out
+
 DEMO = Path(folders.__file__).parent
 
 
@@ -42,6 +44,12 @@ def test_no_held_out_row_is_trained_on() -> None:
     assert len(rows) >= make_dataset.TRAIN_ROWS + make_dataset.HELD_OUT_ROWS
     assert len(set(questions)) == len(questions)
     assert len({row["output"] for row in rows}) == len(rows)
+
+
+def test_the_run_holds_out_the_share_that_its_manifest_asks_for() -> None:
+    rows = make_dataset.make_rows()[make_dataset.HELD_OUT_ROWS :][: make_dataset.TRAIN_ROWS]
+    held_out = sum(is_held_out(dict(row), 0.05) for row in rows)
+    assert 0.02 < held_out / len(rows) < 0.1
 
 
 @pytest.mark.parametrize(
