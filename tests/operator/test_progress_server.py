@@ -79,7 +79,7 @@ async def endpoint() -> AsyncIterator[Endpoint]:
         Authenticator(FakeReview(), FakePods()), accept, lambda: made.seconds, body_seconds=0.2
     )
     server = await listen(
-        app, 0, host="127.0.0.1", tls=authority.ssl_context(), max_connections=8, idle_seconds=0.3
+        app, 0, host="127.0.0.1", tls=authority.ssl_context(), max_connections=8, idle_seconds=1
     )
     made = Endpoint(authority, server)
     yield made
@@ -253,7 +253,7 @@ async def test_a_client_that_keeps_the_server_waiting_is_cut_off(
 ) -> None:
     reader, writer = await endpoint.open()
     writer.write(sent)
-    for _ in range(20):
+    for _ in range(30):
         await asyncio.sleep(0.1)
         if reader.at_eof():
             break
@@ -268,6 +268,7 @@ async def test_connections_above_the_bound_are_closed_and_room_comes_back(
     held = [await endpoint.open() for _ in range(8)]
     reader, writer = await endpoint.open()
     assert await asyncio.wait_for(reader.read(1), 2) == b""
+    assert not any(one.at_eof() for one, _ in held), "closed for their number, not for idling"
     for _, one in [*held, (reader, writer)]:
         one.close()
     await asyncio.sleep(0.05)

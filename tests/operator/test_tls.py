@@ -129,6 +129,7 @@ def test_a_folder_is_read_again_when_it_changes(tmp_path: Path) -> None:
             "ca.crt", "", "ca.crt: not a certificate", id="no authority, as ACME has none"
         ),
         pytest.param("tls.crt", "x", "must be PEM and belong together", id="not a certificate"),
+        pytest.param("tls.crt", made_elsewhere().certificate, "belong", id="half of a new pair"),
         pytest.param("tls.key", made_elsewhere().key, "belong together", id="another key"),
     ],
 )
