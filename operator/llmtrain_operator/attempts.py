@@ -88,6 +88,8 @@ def next_start(status: RunStatus, base_delay: float) -> float:
 
     The delay doubles with each attempt that got no further than the one before it.
     """
+    if not status.attempts:
+        return 0.0
     latest = status.attempts[-1]
     ended = parse_time(latest.end_time) or 0.0
     if latest.outcome == SUSPENDED or latest.failure is None:
