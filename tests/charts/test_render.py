@@ -30,7 +30,7 @@ RIGHTS = {
     ("batch", "jobs"): {"get", "list", "watch", "create", "delete"},
     ("", "pods"): {"list", "watch", "delete"},
     ("", "configmaps"): {"get", "create", "patch", "delete"},
-    ("", "services"): {"get", "create", "delete"},
+    ("", "services"): {"get", "create"},
     ("", "events"): {"list", "create", "patch"},
 }
 REVIEW = {("authentication.k8s.io", "tokenreviews"): {"create"}}

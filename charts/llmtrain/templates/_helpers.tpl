@@ -88,7 +88,7 @@ capabilities:
   verbs: [get, create, patch, delete]
 - apiGroups: [""]
   resources: [services]
-  verbs: [get, create, delete]
+  verbs: [get, create]
 - apiGroups: [""]
   resources: [events]
   verbs: [list, create, patch]
