@@ -62,11 +62,13 @@ def spec_hash(spec: RunSpec) -> str:
     """Returns the SHA-256 of what the trained weights follow from, as 64 hex digits.
 
     Where pods run, how often they restart and how storage is reached do not count; the number of
-    processes does, since it decides which process sees which rows.
+    processes does, since it decides which process sees which rows. A field that has its default
+    counts as not there, so that a field added in a later version leaves the hash of a run that
+    started before as it was. It follows that a default must never change.
     """
-    whole = spec.to_dict()
+    chosen = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     parts: dict[str, object] = {
-        name: whole[name] for name in SPEC_FIELDS_THAT_MAKE_THE_RESULT if name in whole
+        name: chosen[name] for name in SPEC_FIELDS_THAT_MAKE_THE_RESULT if name in chosen
     }
     parts["topology"] = [spec.workers.nodes, spec.workers.processes_per_node]
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import specs
+
+from llmtrain_api.run import RunSpec
+from llmtrain_api.runfile import SPEC_FIELDS_THAT_MAKE_THE_RESULT, RunFile, spec_hash
+
+
+def hash_of(spec: specs.Spec) -> str:
+    return spec_hash(RunSpec.model_validate(spec))
+
+
+def test_the_hash_never_changes() -> None:
+    """A run that started before an upgrade must find its output prefix its own afterwards."""
+    assert hash_of(specs.good()) == (
+        "9287d6fd2c205e2a1372fa60fd60b41d5a18b627ad8ec200ab840d39bc685cd2"
+    )
+    assert hash_of(specs.everything()) == (
+        "a40ab3d50b53c6714c56731d26b9dbba26109452e155bb406af40080d3a756d6"
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        pytest.param("training.seed", 42, id="a default that is written out"),
+        pytest.param("sft", {}, id="an empty block"),
+        pytest.param("training.epochs", 1.0, id="a whole number as float"),
+        pytest.param("workers.resources", {"limits": {"cpu": 4}}, id="where pods run"),
+        pytest.param("workers.image", "trainer:2", id="what pods run"),
+        pytest.param("storage.secretName", "other", id="how storage is reached"),
+        pytest.param("restartPolicy.maxRestarts", 9, id="how often the run restarts"),
+        pytest.param("checkpoint.everySteps", 7, id="how often it is saved"),
+        pytest.param("suspend", True, id="whether it is suspended"),
+        pytest.param("retry", 3, id="how often it was tried again"),
+    ],
+)
+def test_what_does_not_make_the_weights_does_not_count(path: str, value: Any) -> None:
+    assert hash_of(specs.changed(specs.good(), path, value)) == hash_of(specs.good())
+
+
+def test_the_order_of_fields_does_not_count() -> None:
+    spec = specs.everything()
+    assert hash_of(dict(reversed(spec.items()))) == hash_of(spec)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        path
+        for path in specs.OTHER_VALUES
+        if path.split(".")[0] in SPEC_FIELDS_THAT_MAKE_THE_RESULT
+        and path not in ("stage", "tuning.method", "training.maxSteps")  # No second value alone.
+    ],
+)
+def test_what_makes_the_weights_counts(path: str) -> None:
+    other = specs.changed(specs.everything(), path, specs.OTHER_VALUES[path])
+    assert hash_of(other) != hash_of(specs.everything())
+
+
+def test_the_number_of_processes_counts() -> None:
+    twice = specs.changed(specs.good(), "workers.nodes", 2)
+    pair = specs.changed(specs.good(), "workers.processesPerNode", 2)
+    assert len({hash_of(specs.good()), hash_of(twice), hash_of(pair)}) == 3
+
+
+def test_every_field_of_a_spec_is_judged() -> None:
+    """A new block of the spec makes the weights, or it is named here as one that does not."""
+    without = {
+        "checkpoint",
+        "workers",
+        "storage",
+        "restart_policy",
+        "start_timeout_seconds",
+        "suspend",
+        "retry",
+        "ttl_seconds_after_finished",
+    }
+    assert set(RunSpec.model_fields) == {*SPEC_FIELDS_THAT_MAKE_THE_RESULT, *without}
+
+
+def test_a_run_file_survives_the_way_through_json() -> None:
+    run = RunFile.model_validate(
+        {"name": "good", "namespace": "team", "uid": "u", "attempt": 2, "spec": specs.everything()}
+    )
+    assert RunFile.model_validate_json(json.dumps(run.to_dict())) == run
+    assert hash_of(run.to_dict()["spec"]) == hash_of(specs.everything())
