@@ -1,7 +1,8 @@
-"""Stands in for the training processes: keeps their side of the contract, without torch.
+"""Stands in for a training process: keeps its side of the contract, and imports nothing but Python.
 
-What it does is in the file FAKE_PLAN, JSON: `steps`, `save_every`, `seconds` per step, and for
-failures `fail_at` with `how` (a Python exit code, `kill`, `speak`).
+What it does is in the JSON file FAKE_PLAN: `steps`, `save_every`, `seconds` per step, and for
+failures `fail_at` with `how` (an exit code, `kill`, `speak`); `deaf` ignores the order to stop.
+The "weights" are one digit per step, so that a repeated or missing step shows.
 """
 
 from __future__ import annotations
@@ -11,90 +12,89 @@ import os
 import signal
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from llmtrain_api.exits import ExitClass
-from llmtrain_trainer import workdir
-from llmtrain_trainer.workdir import Activity, Job, RankFailure, write_atomically
+FOLDER = Path(sys.argv[1])
+RANK = int(os.environ.get("RANK", "0"))
+PREEMPTED = 85
 
 
 def main() -> int:
-    folder = Path(sys.argv[1])
-    rank = int(os.environ.get("RANK", "0"))
     plan = json.loads(Path(os.environ["FAKE_PLAN"]).read_text())
-    job = Job.model_validate_json((folder / workdir.JOB).read_text())
+    job = json.loads((FOLDER / "job.json").read_text())
     threads = os.environ["OMP_NUM_THREADS"]
-    sys.stdout.write(f"worker {rank} says hello with {threads} threads\n")
-    state = ""
-    step = 0
-    if job.resume_from:
-        state = (Path(job.resume_from) / "state.txt").read_text()
-        step = len(state)
-    act(folder, rank, "Training")
-    while step < plan["steps"]:
-        time.sleep(plan.get("seconds", 0.01))
-        step += 1
-        state += str(step % 10)
-        if step == plan.get("fail_at") and job.run.attempt == plan.get("fail_attempt", 1):
-            return fail(folder, rank, step, plan["how"])
-        if rank == 0:
-            log(folder, step, plan["steps"])
-        stopping = (folder / workdir.STOP).exists() and not plan.get("deaf")
+    sys.stdout.write(f"worker {RANK} says hello with {threads} threads\n")
+    sys.stdout.flush()
+    weights = ""
+    if job.get("resumeFrom"):
+        weights = (Path(job["resumeFrom"]) / "state.txt").read_text()
+    write("activity.json", {"activity": "Training", "message": ""})
+    for step in range(len(weights) + 1, plan["steps"] + 1):
+        time.sleep(plan.get("seconds", 0.005))
+        weights += str(step % 10)
+        if step == plan.get("fail_at") and not job.get("resumeFrom"):
+            return fail(step, plan["how"])
+        log(step, plan["steps"])
+        stopping = (FOLDER / "stop").exists() and not plan.get("deaf")
         if step % plan.get("save_every", 10) == 0 or stopping:
-            save(folder, rank, step, state)
+            save(step, weights)
         if stopping:
-            if rank == 0:
-                (folder / workdir.PREEMPTED).touch()
-            return 85
-    if rank == 0:
-        finish(folder, state)
+            if RANK == 0:
+                (FOLDER / "preempted").touch()
+            return PREEMPTED
+    finish(weights)
     return 0
 
 
-def act(folder: Path, rank: int, activity: str) -> None:
-    if rank == 0:
-        text = Activity.model_validate({"activity": activity}).model_dump_json()
-        write_atomically(folder / workdir.ACTIVITY, text)
+def write(name: str, content: dict[str, Any]) -> None:
+    if RANK == 0:
+        draft = FOLDER / f"{name}.tmp"
+        draft.write_text(json.dumps(content))
+        draft.replace(FOLDER / name)
 
 
-def log(folder: Path, step: int, total: int) -> None:
+def log(step: int, total: int) -> None:
     line = {"current_steps": step, "total_steps": total, "loss": 1 / step, "seconds_per_step": 0.01}
-    with (folder / workdir.TRAINER_LOG).open("a") as file:
-        file.write(json.dumps(line) + "\n")
+    if RANK == 0:
+        with (FOLDER / "trainer_log.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
 
 
-def save(folder: Path, rank: int, step: int, state: str) -> None:
-    checkpoint = folder / workdir.checkpoint_folder(step)
+def save(step: int, weights: str) -> None:
+    checkpoint = FOLDER / "out" / f"checkpoint-{step}"
     checkpoint.mkdir(parents=True, exist_ok=True)
-    (checkpoint / f"rng_state_{rank}.pth").write_text(f"{rank} {step}")
-    if rank == 0:
-        (checkpoint / "state.txt").write_text(state)
-    (checkpoint / workdir.saved_marker(rank)).touch()
+    (checkpoint / f"rng_state_{RANK}.pth").write_text(f"{RANK} {step}")
+    if RANK == 0:
+        (checkpoint / "state.txt").write_text(weights)
+    (checkpoint / f".saved-rank-{RANK}").touch()
 
 
-def fail(folder: Path, rank: int, step: int, how: object) -> int:
+def fail(step: int, how: object) -> int:
     sys.stdout.write("the end is near\n")
+    sys.stdout.flush()
     if isinstance(how, int):
         return how
     if how == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-    failure = RankFailure(
-        exit_class=ExitClass.DIVERGED,
-        message="the loss is NaN",
-        exception="Diverged",
-        rank=rank,
-        step=step,
-        time=datetime.now(UTC).isoformat(),
-    )
-    write_atomically(folder / workdir.failure_file(rank), failure.model_dump_json(by_alias=True))
+    failure = {
+        "exitClass": "Diverged",
+        "message": "the loss is NaN",
+        "exception": "Diverged",
+        "rank": RANK,
+        "step": step,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    (FOLDER / f"failure-rank-{RANK}.json").write_text(json.dumps(failure))
     return 83
 
 
-def finish(folder: Path, state: str) -> None:
-    final = folder / workdir.FINAL
+def finish(weights: str) -> None:
+    if RANK != 0:
+        return
+    final = FOLDER / "final"
     for name, text in (
-        ("adapter/adapter_model.safetensors", state),
+        ("adapter/adapter_model.safetensors", weights),
         ("model/README.md", "# card"),
         ("results/all_results.json", "{}"),
         ("plots/training_loss.png", "png"),
@@ -102,7 +102,7 @@ def finish(folder: Path, state: str) -> None:
         path = final / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    (final / workdir.DONE).touch()
+    (final / ".done").touch()
 
 
 if __name__ == "__main__":

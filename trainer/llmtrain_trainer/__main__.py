@@ -15,25 +15,41 @@ from pathlib import Path
 
 from llmtrain_api.exits import EXIT_POLICIES, ExitClass
 from llmtrain_api.layout import RUN_FILE_FOLDER, RUN_FILE_NAME, SCRATCH_FOLDER, TERMINATION_LOG
+from llmtrain_trainer.records import now
 from llmtrain_trainer.runs import read_run
+from llmtrain_trainer.stop import Stop
+from llmtrain_trainer.verdict import Verdict, termination_message, to_json
 
 _IN_A_POD = Path(SCRATCH_FOLDER)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one node's part of one attempt; returns the exit code of its class."""
+    stop = Stop()
+    stop.listen()  # First of all: the kernel drops signals that PID 1 has no handler for.
     options = _parse(argv)
     try:
         run = read_run(options.run_file)
     except (OSError, ValueError) as error:
-        sys.stderr.write(f"llmtrain-trainer: cannot use {options.run_file}: {error}\n")
-        return EXIT_POLICIES[ExitClass.CONFIG].code
-    from llmtrain_trainer.launcher import launch
+        return _refuse(options, f"cannot use {options.run_file}: {error}")
+    from llmtrain_trainer.launcher import launch  # Late, since the line above is the first duty.
     from llmtrain_trainer.node import Node
 
-    node = Node(run, options.node, options.scratch, termination_log=options.termination_log)
-    node.stop.listen()
+    log = options.termination_log
+    node = Node(run, options.node, options.scratch, stop, termination_log=log)
     return EXIT_POLICIES[launch(node)].code
+
+
+def _refuse(options: argparse.Namespace, problem: str) -> int:
+    """Says why the run file cannot be used; returns the exit code."""
+    sys.stderr.write(f"llmtrain-trainer: {problem}\n")
+    verdict = Verdict(ExitClass.CONFIG, problem)
+    message = termination_message(
+        verdict, node=options.node, step=None, time=now(), latest_checkpoint=""
+    )
+    if options.termination_log is not None:
+        options.termination_log.write_text(to_json(message), encoding="utf-8")
+    return EXIT_POLICIES[ExitClass.CONFIG].code
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

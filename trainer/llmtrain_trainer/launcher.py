@@ -31,7 +31,8 @@ from llmtrain_trainer.verdict import GangEnd, Verdict, classify
 from llmtrain_trainer.watch import Watch
 from llmtrain_trainer.workdir import DONE, FINAL, JOB, TRAINER_LOG, Job, write_atomically
 
-_DRAIN_AFTER_FAILURE = 60.0  # Seconds for checkpoints that were saved before the failure.
+_DRAIN_SECONDS = 60.0  # For checkpoints that are on disk when the processes have ended.
+_PATIENCE_FOR_RESULTS = 900.0  # Seconds that an outage may last at the end: much is at stake.
 _POLL_SECONDS = 1.0
 
 
@@ -67,7 +68,7 @@ def _run(node: Node) -> Verdict:
     if verdict.exit_class is not ExitClass.SUCCESS:
         return verdict
     if node.index > 0:
-        return _await_results(node)
+        return _await_results(node, start)
     return _finish(node, start, inputs)
 
 
@@ -103,8 +104,8 @@ def _train(node: Node, start: Start, inputs: Downloaded, resume_from: Path | Non
         watch = _watch(node, job, workdir, gang)
         code = watch.until_the_end()
         verdict = classify(_gang_end(node, watch, code, oom_kills() - kills_before))
-        if verdict.exit_class is not ExitClass.SUCCESS:
-            saver.drain(min(_DRAIN_AFTER_FAILURE, node.stop.seconds_left), node.meanwhile)
+        if not saver.drain(min(_DRAIN_SECONDS, node.stop.seconds_left), node.meanwhile):
+            node.say("not every checkpoint reached storage")
         return verdict
     finally:
         gang.kill()
@@ -158,6 +159,7 @@ def _finish(node: Node, start: Start, inputs: Downloaded) -> Verdict:
     final = _workdir(node, start) / FINAL
     if not (final / DONE).exists():
         return Verdict(ExitClass.INTERNAL, "the training processes ended without results")
+    node.output.patience = _PATIENCE_FOR_RESULTS
     node.shipper.flush()
     describe = finish.provenance(node.run, start, inputs, node.reporter.report.resolved)
     node.reporter.update(activity="Finishing", message="uploading the results")
@@ -172,12 +174,13 @@ def _finish(node: Node, start: Start, inputs: Downloaded) -> Verdict:
     return Verdict(ExitClass.SUCCESS, f"the results are in {node.output.uri}/")
 
 
-def _await_results(node: Node) -> Verdict:
+def _await_results(node: Node, start: Start) -> Verdict:
     """Waits for node 0's results: an index that has exited 0 is never run again."""
 
     def wait() -> Verdict:
         while owner.finished(node.output, node.run) is None:
             node.tell("waiting for node 0 to upload the results")
+            prepare.check_alive(node.output, start, 0)
             time.sleep(_POLL_SECONDS)
         return Verdict(ExitClass.SUCCESS, f"the results are in {node.output.uri}/")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from llmtrain_trainer.storage import Folder
 
 _MOST_BYTES = 4 * 1024 * 1024  # Of one piece, so that an outage does not end in one huge object.
+_LONGEST_LINE = 64 * 1024  # In bytes; what has no end is passed on in pieces of this size.
 
 
 class Tail:
@@ -19,18 +20,29 @@ class Tail:
         self._rest = b""
 
     def read(self, *, to_the_end: bool = False) -> list[str]:
-        """Returns the new lines, without their ends; with `to_the_end` an unfinished one too."""
-        if self._path.exists():
-            with self._path.open("rb") as file:
-                file.seek(self._position)
-                data = file.read()
-            self._position += len(data)
-            self._rest += data
-        *lines, self._rest = self._rest.split(b"\n")
-        if to_the_end and self._rest:
+        """Returns the new lines, without their ends; with `to_the_end` an unfinished one too.
+
+        Reads a few MiB at most, unless it is `to_the_end`.
+        """
+        lines: list[bytes] = []
+        while data := self._read_some():
+            *whole, self._rest = (self._rest + data).split(b"\n")
+            lines += whole
+            if not to_the_end:
+                break
+        if self._rest and (to_the_end or len(self._rest) > _LONGEST_LINE):
             lines.append(self._rest)
             self._rest = b""
         return [line.decode("utf-8", "replace").rstrip("\r") for line in lines]
+
+    def _read_some(self) -> bytes:
+        if not self._path.exists():
+            return b""
+        with self._path.open("rb") as file:
+            file.seek(self._position)
+            data = file.read(_MOST_BYTES)
+        self._position += len(data)
+        return data
 
 
 class SegmentedUpload:

@@ -43,11 +43,17 @@ class Logs:
     def emit(self, line: str, *, quiet: bool = False) -> None:
         """Prints a line and keeps it for storage; `quiet` keeps it only."""
         with self._lock:
-            self._file.write(line + "\n")
-            self._file.flush()
+            if not self._file.closed:
+                self._file.write(line + "\n")
+                self._file.flush()
             if not quiet:
                 sys.stdout.write(line + "\n")
                 sys.stdout.flush()
+
+    def close(self) -> None:
+        """Keeps no more lines for storage; they are still printed."""
+        with self._lock:
+            self._file.close()
 
 
 class ProcessOutput:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+import time
+from concurrent.futures import Future, wait
 from pathlib import Path
 
 from llmtrain_api.errors import LLMTrainError
@@ -33,6 +35,7 @@ class Node:
         run: RunFile,
         index: int,
         scratch: Path,
+        stop: Stop,
         *,
         termination_log: Path | None,
         worker_module: str = WORKER_MODULE,
@@ -43,7 +46,8 @@ class Node:
         self.worker_module = worker_module
         self.scratch = scratch / f"{run.name}-{spec_hash(run.spec)[:8]}" / f"node-{index}"
         self.scratch.mkdir(parents=True, exist_ok=True)
-        self.stop = Stop(run.spec.workers.termination_grace_period_seconds)
+        self.stop = stop
+        self.stop.grace_seconds = run.spec.workers.termination_grace_period_seconds
         self.logs = Logs(self.scratch / "logs" / str(os.getpid()))
         self.say = self.logs.say
         self.shipper = Shipper(self.say)
@@ -56,6 +60,7 @@ class Node:
         self._termination_log = termination_log
         self._start: Start | None = None
         self._ended = threading.Event()
+        self._life: Future[None] | None = None
         self._told = ""
 
     def tell(self, message: str) -> None:
@@ -80,7 +85,7 @@ class Node:
         )
         self.shipper.add(self.output, upload)
         if self.index == 0:
-            in_background(lambda: self._show_life(start))
+            self._life = in_background(lambda: self._show_life(start))
 
     def _show_life(self, start: Start) -> None:
         beat = 0
@@ -124,16 +129,20 @@ class Node:
         self._say_goodbye(verdict)
 
     def _say_goodbye(self, verdict: Verdict) -> None:
-        seconds = min(_LAST_WORDS_SECONDS, max(3.0, self.stop.seconds_left))
+        deadline = time.monotonic() + min(_LAST_WORDS_SECONDS, max(3.0, self.stop.seconds_left))
+
+        def left() -> float:
+            return max(0.0, deadline - time.monotonic())
+
+        farewells = [self._life] if self._life else []
         start = self._start
         if start is not None and self.run.spec.workers.nodes > 1:
-            in_background(
-                lambda: prepare.say_ended(
-                    self.output, start, self.index, verdict.exit_class, verdict.message
-                )
+            farewells.append(
+                in_background(lambda: prepare.say_ended(self.output, start, self.index, verdict))
             )
-        reported = in_background(lambda: self.reporter.close(seconds))
-        if start is not None and not self.shipper.close(seconds):
+        if not self.shipper.close(left()):
             self.say("not all of this log has reached storage")
-        if not reported.result():
+        if not self.reporter.close(left()):
             self.say("the operator has not heard the last report")
+        wait(farewells, timeout=left())
+        self.logs.close()

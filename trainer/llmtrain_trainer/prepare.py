@@ -24,6 +24,7 @@ from llmtrain_trainer.records import (
     to_bytes,
 )
 from llmtrain_trainer.storage import Folder
+from llmtrain_trainer.verdict import Verdict
 
 _POLL_SECONDS = 0.5
 _RESTART = 0
@@ -138,23 +139,30 @@ def meet(output: Folder, run: RunFile, start: Start, node: int, tell: Tell) -> N
     nodes = run.spec.workers.nodes
     if nodes == 1:
         return
-    mine = NodeState(launcher=start.launcher, state="Ready")
+    mine = NodeState(launcher=start.launcher)
     output.write(node_state_key(start, node), to_bytes(mine))
     deadline = time.monotonic() + run.spec.start_timeout_seconds
     missing = set(range(nodes)) - {node}
     while missing:
-        for other in sorted(missing):
-            state = read_record(output, node_state_key(start, other), NodeState)
-            if state is None:
-                continue
-            if state.state == "Ended":
-                raise PeerLostError(f"node {other} has ended: {state.message}")
-            missing.discard(other)
+        missing -= {other for other in missing if check_alive(output, start, other)}
         if missing and time.monotonic() > deadline:
             raise PeerLostError(f"nodes {sorted(missing)} are not there in startTimeoutSeconds")
         if missing:
-            tell(f"waiting for {_nodes(missing)} of {nodes} nodes to be ready")
+            ready = nodes - len(missing)
+            tell(f"waiting for {_nodes(missing)} to be ready ({ready} of {nodes} are)")
             time.sleep(_POLL_SECONDS)
+
+
+def check_alive(output: Folder, start: Start, node: int) -> bool:
+    """Returns whether a peer has said that it is ready.
+
+    Raises:
+        PeerLostError: It has ended other than by success.
+    """
+    state = read_record(output, node_state_key(start, node), NodeState)
+    if state is not None and state.exit_class not in (None, ExitClass.SUCCESS):
+        raise PeerLostError(f"node {node} has ended: {state.message}")
+    return state is not None
 
 
 def _nodes(missing: set[int]) -> str:
@@ -162,9 +170,9 @@ def _nodes(missing: set[int]) -> str:
     return f"node {names}" if len(missing) == 1 else f"nodes {names}"
 
 
-def say_ended(output: Folder, start: Start, node: int, exit_class: ExitClass, message: str) -> None:
+def say_ended(output: Folder, start: Start, node: int, verdict: Verdict) -> None:
     """Tells the peers that this node has ended, and how."""
     state = NodeState(
-        launcher=start.launcher, state="Ended", exit_class=exit_class, message=message[:500]
+        launcher=start.launcher, exit_class=verdict.exit_class, message=verdict.message[:500]
     )
     output.write(node_state_key(start, node), to_bytes(state))

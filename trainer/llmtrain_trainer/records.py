@@ -65,8 +65,9 @@ class NodeState(ApiModel):
     """`attempts/<n>/restarts/<r>/node-<i>.json`: a node's word to its peers."""
 
     launcher: str
-    state: Literal["Ready", "Ended"]
     exit_class: ExitClass | None = None
+    """How it ended; none while it is ready or at work."""
+
     message: str = ""
 
 

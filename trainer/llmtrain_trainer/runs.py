@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from llmtrain_api import API_VERSION
-from llmtrain_api.run import RunSpec
 from llmtrain_api.runfile import RunFile
 
 
@@ -25,13 +26,32 @@ def read_run(path: Path) -> RunFile:
         raise ValueError(f"not YAML: {error}") from error
     if not isinstance(content, dict):
         raise ValueError("not an object: give a run.json or the manifest of one LLMTrainRun")
+    try:
+        return _run_of(content)
+    except ValidationError as error:
+        raise ValueError("; ".join(_in_words(error))) from error
+
+
+def _in_words(error: ValidationError) -> list[str]:
+    """Returns what is wrong with each field, as `spec.training.maxSteps: ...`."""
+    return [
+        ": ".join(
+            part for part in (".".join(str(key) for key in fault["loc"]), fault["msg"]) if part
+        )
+        for fault in error.errors(include_url=False)
+    ]
+
+
+def _run_of(content: dict[str, Any]) -> RunFile:
     if "kind" not in content:
         return RunFile.model_validate(content)
     if content.get("apiVersion") != API_VERSION or content["kind"] != "LLMTrainRun":
         raise ValueError(f"not an LLMTrainRun of {API_VERSION}, but a {content['kind']}")
     metadata = content.get("metadata") or {}
-    return RunFile(
-        name=metadata.get("name", ""),
-        namespace=metadata.get("namespace", ""),
-        spec=RunSpec.model_validate(content.get("spec")),
+    return RunFile.model_validate(
+        {
+            "name": metadata.get("name"),
+            "namespace": metadata.get("namespace", ""),
+            "spec": content.get("spec"),
+        }
     )

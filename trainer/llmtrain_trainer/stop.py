@@ -27,8 +27,9 @@ class StoppedError(LLMTrainError):
 class Stop:
     """Whether this node has been told to stop, and how long it may take to obey."""
 
-    def __init__(self, grace_seconds: float) -> None:
-        self._grace = grace_seconds
+    def __init__(self, grace_seconds: float = 30.0) -> None:
+        """Takes `grace_seconds`, Kubernetes' default until the run file says more."""
+        self.grace_seconds = grace_seconds
         self._orders = 0
         self._first: float | None = None
 
@@ -58,8 +59,8 @@ class Stop:
             return float("inf")
         if self._orders > 1:
             return 0.0
-        last = min(_LAST_SECONDS, self._grace / 4)
-        return max(0.0, self._first + self._grace - last - time.monotonic())
+        last = min(_LAST_SECONDS, self.grace_seconds / 4)
+        return max(0.0, self._first + self.grace_seconds - last - time.monotonic())
 
     def unless_asked(self, action: Callable[[], _T], meanwhile: Callable[[], None]) -> _T:
         """Does `action` in another thread and returns its result, unless the order comes first.

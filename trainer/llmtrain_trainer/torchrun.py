@@ -22,7 +22,7 @@ from llmtrain_trainer.verdict import ProcessEnd
 from llmtrain_trainer.workdir import Job
 
 WORKER_MODULE = "llmtrain_trainer.worker"
-_FAILURES = "torchrun-failures.json"
+FAILURES = "torchrun-failures.json"
 _AGENT_LOG = "torchrun.log"
 _RENDEZVOUS_SECONDS = 900
 """How long torchrun waits for its peers, all of whom have said that they are ready."""
@@ -43,11 +43,11 @@ def command(
     """
     workers = job.run.spec.workers
     return [
-        *(sys.executable, "-m", "llmtrain_trainer.gang", str(workdir / _FAILURES)),
+        *(sys.executable, "-m", "llmtrain_trainer.gang", str(workdir / FAILURES)),
         *("--nnodes", str(workers.nodes)),
         *("--nproc-per-node", str(workers.processes_per_node)),
         *("--node-rank", str(job.node)),
-        *("--master-addr", job.run.master_address),
+        *("--master-addr", job.run.master_address if workers.nodes > 1 else "127.0.0.1"),
         *("--master-port", str(port)),
         *("--rdzv-id", f"{job.run.name}-a{job.run.attempt}r{job.restart}"),
         *("--rdzv-conf", f"timeout={_RENDEZVOUS_SECONDS}"),
@@ -102,7 +102,7 @@ class Gang:
 
     def ends(self) -> list[ProcessEnd]:
         """Returns how the processes that failed ended, first one first."""
-        file = self.workdir / _FAILURES
+        file = self.workdir / FAILURES
         if not file.exists():
             return []
         return [ProcessEnd(**each) for each in json.loads(file.read_text(encoding="utf-8"))]
