@@ -20,7 +20,8 @@ IMAGE = "registry.example.com/team/llmtrain/trainer@sha256:" + "0" * 64
 PREFIX = "s3://a-bucket-of-the-team/fine-tuning/2026-11/a-run-with-a-long-name-of-forty-letters/"
 RUN = "a-run-with-a-long-name-of-forty-letters0"
 
-OF_A_SENTENCE = "x" * 250
+A_SENTENCE = "x" * 80
+SENTENCES = "x" * 300
 
 
 def failure(number: int, *, newest: bool) -> dict[str, Any]:
@@ -63,20 +64,22 @@ def worst_status() -> dict[str, Any]:
     condition = {
         "status": "False",
         "reason": "CreateContainerConfigError",
-        "message": OF_A_SENTENCE,
         "observedGeneration": 12,
         "lastTransitionTime": TIME,
     }
     return {
         "observedGeneration": 12,
         "phase": "Restarting",
-        "conditions": [{"type": kind.value, **condition} for kind in ConditionType],
+        "conditions": [
+            {"type": kind.value, **condition, "message": text}
+            for kind, text in zip(ConditionType, [A_SENTENCE] * 4 + [SENTENCES] * 3, strict=True)
+        ],
         "progress": {
             "step": 1_000_000,
             "totalSteps": 1_000_000,
             "summary": "1000000/1000000",
             "activity": "Evaluating",
-            "message": OF_A_SENTENCE,
+            "message": A_SENTENCE,
             "eta": "12d23h",
             "epoch": "1000.25",
             "loss": "10.7321",
@@ -125,12 +128,16 @@ def test_a_status_as_large_as_it_gets_in_practice_is_fitted_below_8_kb() -> None
     assert MAX_STATUS_BYTES * 3 // 4 < size(fitted(status)) <= MAX_STATUS_BYTES
 
 
-def test_fitting_cuts_texts_and_nothing_else() -> None:
+def test_fitting_keeps_all_but_texts_and_what_stands_elsewhere() -> None:
     short = fitted(RunStatus.model_validate(worst_status()))
-    assert short.attempts[-1].failure is not None
-    assert short.attempts[-1].failure.message.endswith("…")
-    assert short.attempts[-1].image == IMAGE
+    *earlier, latest = short.attempts
+    assert latest.failure is not None
+    assert latest.failure.message.endswith("…")
+    assert latest.failure.last_lines != []
+    assert latest.image == IMAGE
+    assert [one.image for one in earlier] == [None] * (MAX_ATTEMPTS_KEPT - 1)
     assert [one.number for one in short.attempts] == list(range(1, MAX_ATTEMPTS_KEPT + 1))
+    assert all(one.failure.node_name for one in short.attempts if one.failure)
     assert short.artifacts == RunStatus.model_validate(worst_status()).artifacts
 
 
