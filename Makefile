@@ -57,6 +57,7 @@ check: venv programs  ## lint, types, dependency rules, generated files, chart, 
 	@$(BIN)/mypy
 	@PATH=$(BIN):$$PATH lint-imports
 	@$(BIN)/python -m llmtrain_api.crd --check crds
+	@$(BIN)/python -m llmtrain_api.reference --check docs/api.md
 	@git ls-files -z devcluster requirements .ci | xargs -0 grep -lIZE '^#!.*(ba)?sh' | xargs -0 $(BIN)/shellcheck -x
 	@$(CACHE)/current/helm lint --strict charts/llmtrain
 	@$(PYTEST) -q tests/docs
@@ -64,6 +65,7 @@ check: venv programs  ## lint, types, dependency rules, generated files, chart, 
 .PHONY: crds
 crds: venv  ## write crds/ and docs/api.md from the models
 	@$(BIN)/python -m llmtrain_api.crd crds
+	@$(BIN)/python -m llmtrain_api.reference docs/api.md
 
 # ---- tests -------------------------------------------------------------------------------------
 
