@@ -47,6 +47,31 @@ def start(
     )
 
 
+def recovered(status: RunStatus, jobs: Sequence[JobView], retry: int) -> RunStatus:
+    """Returns `status` with the attempt of the newest Job, if it is missing there.
+
+    A status can be lost, as when a run is restored from a backup; its Jobs tell where it was.
+    """
+    newest = max(jobs, key=lambda job: job.attempt, default=None)
+    if newest is None or newest.attempt <= (status.attempt or 0):
+        return status
+    attempt = Attempt(
+        number=newest.attempt,
+        job=newest.name,
+        job_uid=newest.uid,
+        start_time=format_time(newest.created),
+        retry=retry,
+    )
+    return status.model_copy(
+        update={
+            "attempt": newest.attempt,
+            "attempts": [*status.attempts, attempt][-MAX_ATTEMPTS_KEPT:],
+            "restarts": status.restarts or 0,
+            "start_time": status.start_time or attempt.start_time,
+        }
+    )
+
+
 def with_latest(status: RunStatus, **changes: Any) -> RunStatus:
     """Returns `status` with fields of its latest attempt changed."""
     latest = status.attempts[-1].model_copy(update=changes)
@@ -83,18 +108,17 @@ def idle(progress: RunProgress | None) -> RunProgress | None:
     )
 
 
-def next_start(status: RunStatus, base_delay: float) -> float:
-    """Returns when the attempt after the latest one is due, in seconds since 1970.
+def next_start(status: RunStatus, retry: int, base_delay: float) -> float:
+    """Returns when the next attempt is due, in seconds since 1970; 0 if at once.
 
-    The delay doubles with each attempt that got no further than the one before it.
+    The delay doubles with each attempt that got no further than the one before it. `retry` is
+    `spec.retry`: raising it starts anew.
     """
-    if not status.attempts:
+    series = [attempt for attempt in status.attempts if attempt.retry == retry]
+    if not series or series[-1].outcome == SUSPENDED:
         return 0.0
-    latest = status.attempts[-1]
-    ended = parse_time(latest.end_time) or 0.0
-    if latest.outcome == SUSPENDED or latest.failure is None:
-        return ended
-    fruitless = _fruitless(status.attempts)
+    ended = parse_time(series[-1].end_time) or 0.0
+    fruitless = _fruitless(series)
     return ended + min(LONGEST_RESTART_DELAY_SECONDS, base_delay * 2.0 ** max(0, fruitless - 1))
 
 

@@ -49,6 +49,12 @@ class _RefusedError(Exception):
         self.terminal = terminal
 
 
+def as_written(status: RunStatus) -> Object:
+    """Returns a status as it stands in the cluster: without what is empty or not known."""
+    written: Object = status.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return written
+
+
 @dataclass(frozen=True)
 class Executor:
     """Acts on the cluster. `authority` returns the PEM that trainers check the endpoint by."""
@@ -67,7 +73,7 @@ class Executor:
         """
         patch: Object = {
             "metadata": {"resourceVersion": str(run.version)},
-            "status": merge_patch(run.status, status.to_dict()),
+            "status": merge_patch(run.status, as_written(status)),
         }
         namespace, name = run.key
         try:

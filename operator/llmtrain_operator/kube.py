@@ -123,7 +123,7 @@ class Kube:
         """Returns one object."""
         return await self._call("GET", resource.path(namespace, name))
 
-    async def list(
+    async def list_all(
         self,
         resource: Resource,
         namespace: str | None,

@@ -108,7 +108,7 @@ class Observer:
         read_at, known = self._events.get(run.uid, (0.0, ()))
         if now < read_at + READ_EVENTS_EVERY_SECONDS:
             return known
-        items, _ = await self._kube.list(
+        items, _ = await self._kube.list_all(
             EVENTS, run.key.namespace, field_selector=f"involvedObject.uid={late}"
         )
         events = sorted((cluster_event(item) for item in items), key=lambda event: event.time)

@@ -82,6 +82,7 @@ def plan(snapshot: Snapshot) -> Plan:
     if spec is None:
         return _refuse(snapshot, status)
     status = with_report_of(snapshot, with_spec_hash(status, spec))
+    status = attempts.recovered(status, own_jobs(snapshot), spec.retry)
     latest = status.attempts[-1] if status.attempts else None
     if latest is None or latest.outcome is not None:
         return _plan_next(snapshot, status, spec)
@@ -98,7 +99,7 @@ def _plan_next(snapshot: Snapshot, status: RunStatus, spec: RunSpec) -> Plan:
         return _look_again(snapshot, status, verdict, delete_jobs=_to_delete(remains))
     if spec.suspend:
         return Plan(_said(snapshot, status, conditions.suspended()))
-    due = attempts.next_start(status, snapshot.defaults.restart_delay_seconds)
+    due = attempts.next_start(status, spec.retry, snapshot.defaults.restart_delay_seconds)
     if now < due:
         failed = status.attempts[-1]
         message = f"Attempt {failed.number} ended ({failed.outcome}); the next one starts soon."

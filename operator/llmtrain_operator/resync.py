@@ -29,9 +29,9 @@ async def read_everything(kube: Kube, cache: Cache, namespaces: Sequence[str]) -
         NotFoundError: The CRD is not installed.
         KubeError: The API server does not answer, or refuses.
     """
-    runs, version = await _list(kube.list, RUNS, namespaces, "")
-    jobs, jobs_version = await _list(kube.list, JOBS, namespaces, LABEL_RUN)
-    pods, pods_version = await _list(kube.list, PODS, namespaces, LABEL_RUN)
+    runs, version = await _list(kube.list_all, RUNS, namespaces, "")
+    jobs, jobs_version = await _list(kube.list_all, JOBS, namespaces, LABEL_RUN)
+    pods, pods_version = await _list(kube.list_all, PODS, namespaces, LABEL_RUN)
     keys = {cache.set_run(body) for body in runs}
     keys |= {cache.set_job(body) for body in jobs}
     keys |= {cache.set_pod(body) for body in pods}
