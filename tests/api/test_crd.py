@@ -15,29 +15,30 @@ from llmtrain_api.markers import VALIDATIONS
 
 ROOT = Path(__file__).parents[2]
 CRDS = ROOT / "crds"
+FILES = files()
 VERSION = llmtrainruns()["spec"]["versions"][0]
 ROOT_SCHEMA = VERSION["schema"]["openAPIV3Schema"]
 
 
 def test_crds_are_what_the_models_say() -> None:
-    stale = [name for name, text in files().items() if (CRDS / name).read_text() != text]
+    stale = [name for name, text in FILES.items() if (CRDS / name).read_text() != text]
     assert stale == [], "crds/ is stale: run make crds"
 
 
 def test_crds_holds_nothing_else() -> None:
-    assert {path.name for path in CRDS.iterdir()} == set(files())
+    assert {path.name for path in CRDS.iterdir()} == set(FILES)
 
 
 def test_a_crd_is_yaml_of_the_definition() -> None:
-    assert yaml.safe_load((CRDS / "llmtrainruns.yaml").read_text()) == llmtrainruns()
+    assert yaml.safe_load(FILES["llmtrainruns.yaml"]) == llmtrainruns()
 
 
 def test_a_crd_has_no_anchors_which_some_readers_refuse() -> None:
-    assert not re.search(r"(^|\s)[&*][a-z]+[0-9]+\b", (CRDS / "llmtrainruns.yaml").read_text())
+    assert not re.search(r"(^|\s)[&*][a-z]+[0-9]+\b", FILES["llmtrainruns.yaml"])
 
 
 def test_a_crd_fits_into_the_annotation_of_kubectl_apply() -> None:
-    assert len((CRDS / "llmtrainruns.yaml").read_bytes()) < 128 * 1024  # The bound is 256 KiB.
+    assert len(FILES["llmtrainruns.yaml"].encode()) < 128 * 1024  # The bound is 256 KiB.
 
 
 def test_the_command_writes_and_checks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,3 +98,20 @@ def test_a_message_ends_in_the_way_out(rule: dict[str, Any]) -> None:
     way_out = r"\b(use|set|remove|name at least|must be a multiple)\b"
     assert re.search(way_out, rule["message"])
     assert len(rule["message"]) < 200
+
+
+def fields(schema: dict[str, Any], at: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, field in schema.get("properties", {}).items():
+        yield f"{at}.{name}", field
+        yield from fields(field, f"{at}.{name}")
+        yield from fields(field.get("items", {}), f"{at}.{name}[]")
+
+
+def test_every_default_is_explained() -> None:
+    """`kubectl explain` prints descriptions only."""
+    silent = [
+        path
+        for path, field in fields(ROOT_SCHEMA["properties"]["spec"], "spec")
+        if field.get("default", {}) not in ({}, "") and "Default:" not in field["description"]
+    ]
+    assert silent == []

@@ -11,10 +11,11 @@ from llmtrain_api.reference import main, render
 from llmtrain_api.status import Phase
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "api.md"
+TEXT = render()
 
 
 def test_the_reference_is_what_the_models_say() -> None:
-    assert REFERENCE.read_text() == render(), "docs/api.md is stale: run make crds"
+    assert REFERENCE.read_text() == TEXT, "docs/api.md is stale: run make crds"
 
 
 def test_the_command_writes_and_checks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -26,7 +27,7 @@ def test_the_command_writes_and_checks(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def section(heading: str) -> str:
-    return render().split(f"## {heading}\n")[1].split("\n## ")[0]
+    return TEXT.split(f"## {heading}\n")[1].split("\n## ")[0]
 
 
 @pytest.mark.parametrize("path", sorted(specs.OTHER_VALUES))
@@ -36,7 +37,7 @@ def test_every_field_of_a_spec_has_its_row(path: str) -> None:
 
 
 def test_fields_that_may_change_are_marked() -> None:
-    marked = re.findall(r"\| `(\w+)` .*\*May change\.\*", render())
+    marked = re.findall(r"\| `(\w+)` .*\*May change\.\*", TEXT)
     assert sorted(marked) == sorted(path.split(".")[-1] for path in specs.MUTABLE_VALUES)
 
 
@@ -65,9 +66,8 @@ def test_a_row_says_type_and_default(block: str, row: str) -> None:
 
 
 def test_links_lead_to_sections() -> None:
-    text = render()
-    anchors = {re.sub(r"[.\[\]]", "", heading.lower()) for heading in re.findall("## (.*)", text)}
-    assert set(re.findall(r"\(#(\w+)\)", text)) <= anchors
+    anchors = {re.sub(r"[.\[\]]", "", heading.lower()) for heading in re.findall("## (.*)", TEXT)}
+    assert set(re.findall(r"\(#(\w+)\)", TEXT)) <= anchors
 
 
 def test_phases_and_exit_classes_are_named() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from llmtrain_api import GROUP, VERSION
@@ -78,7 +79,7 @@ def _root() -> Schema:
     # kstatus takes an object without status for finished: -1 says that none was looked at yet.
     status["default"] = {"observedGeneration": -1}
     rules = [*NAME_RULE.keys()[VALIDATIONS], *frozen_rules(spec)]
-    spec = _without_our_marks(spec)
+    spec = _published(spec)
     if found := [*faults(spec, "spec"), *faults(status, "status")]:
         raise SchemaError("\n".join(found))
     return {
@@ -104,10 +105,15 @@ def _root() -> Schema:
     }
 
 
-def _without_our_marks(schema: Schema) -> Schema:
+def _published(schema: Schema) -> Schema:
+    """Returns `schema` without our marks, and with each default in words for `kubectl explain`."""
     kept = {key: value for key, value in schema.items() if key != MUTABLE}
+    default = kept.get("default", {})
+    if default not in ({}, "") and "Default:" not in kept["description"]:
+        words = default if isinstance(default, str) else json.dumps(default)
+        kept["description"] += f" Default: {words}."
     if "properties" in kept:
-        kept["properties"] = {
-            name: _without_our_marks(field) for name, field in kept["properties"].items()
-        }
+        kept["properties"] = {name: _published(field) for name, field in kept["properties"].items()}
+    if "items" in kept:
+        kept["items"] = _published(kept["items"])
     return kept
