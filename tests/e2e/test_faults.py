@@ -101,7 +101,7 @@ def test_a_killed_trainer_pod_costs_nothing_but_time(namespace: str) -> None:
     assert first["failure"]["exitClass"] in {"NodeLost", "PeerLost", "Preempted"}, first
     assert status["checkpoints"][0]["name"] == "60-a2r0"
     logs = cluster.read_logs(namespace, "disturbed")
-    assert "resuming from checkpoint" in logs
+    assert "begins from checkpoint" in logs
     assert _weights(namespace, "disturbed") == _weights(namespace, "undisturbed")
 
 

@@ -47,7 +47,7 @@ def test_a_deleted_run_stops_and_resumes_when_it_is_applied_again(namespace: str
     cluster.apply(manifest)
     status = cluster.wait_finished(namespace, "again", 400)
     assert status["phase"] == "Succeeded"
-    assert "resuming from checkpoint" in cluster.read_logs(namespace, "again")
+    assert "begins from checkpoint" in cluster.read_logs(namespace, "again")
     finished = cluster.keys_of("runs", f"{namespace}/again/model/")
 
     cluster.kubectl("delete", "ltr", "again", "-n", namespace)
@@ -56,7 +56,7 @@ def test_a_deleted_run_stops_and_resumes_when_it_is_applied_again(namespace: str
     status = cluster.wait_finished(namespace, "again", 120)
     assert status["phase"] == "Succeeded"
     assert cluster.keys_of("runs", f"{namespace}/again/model/") == finished
-    assert "finished already" in cluster.read_logs(namespace, "again")
+    assert "already trained" in cluster.read_logs(namespace, "again")
 
 
 def test_a_suspended_run_frees_its_pods_and_goes_on_later(namespace: str) -> None:

@@ -35,9 +35,9 @@ def test_two_nodes_train_one_model(namespace: str) -> None:
     assert [c["name"] for c in status["checkpoints"]] == ["20-a1r0", "15-a1r0"]
 
     logs = cluster.read_logs(namespace, "pair")
-    hashes = re.findall(r"rank (\d) .*weights sha256 ([0-9a-f]{64})", logs)
-    assert {rank for rank, _ in hashes} == {"0", "1"}
-    assert len({digest for _, digest in hashes}) == 1, "the ranks ended with different weights"
+    hashes = re.findall(r"weights sha256 ([0-9a-f]{64}) on rank (\d)", logs)
+    assert {rank for _, rank in hashes} == {"0", "1"}
+    assert len({digest for digest, _ in hashes}) == 1, "the ranks ended with different weights"
 
     keys = cluster.keys_of("runs", f"{namespace}/pair/")
     for part in ("attempts/1/logs/node-0.", "attempts/1/logs/node-1.", "adapter/adapter_model"):

@@ -102,10 +102,11 @@ class Node:
             self._ended.wait(owner.BEAT_SECONDS)
 
     def saw_checkpoint(self, manifest: CheckpointManifest) -> None:
-        """Reports a checkpoint that is whole in storage."""
+        """Reports a checkpoint that is whole in storage; the oldest has made room for it there."""
         seen = Checkpointed(name=manifest.name, step=manifest.step, time=manifest.created_at)
         others = [each for each in self.reporter.report.checkpoints if each.name != seen.name]
-        self.reporter.update(checkpoints=[seen, *others][:_MOST_CHECKPOINTS])
+        kept = min(self.run.spec.checkpoint.keep, _MOST_CHECKPOINTS)
+        self.reporter.update(checkpoints=[seen, *others][:kept])
 
     def end(self, verdict: Verdict, last_step: int | None = None) -> None:
         """Leaves the verdict with everyone who waits for it: peers, operator, kubelet, people."""
