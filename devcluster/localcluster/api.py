@@ -47,6 +47,15 @@ def create(path: str, body: dict[str, Any]) -> None:
             raise
 
 
+def exists(path: str) -> bool:
+    """Returns whether there is an object at `path`."""
+    try:
+        request(path)
+    except OSError:
+        return False
+    return True
+
+
 def node_is_ready(name: str) -> bool:
     """Returns whether the cluster counts a node as ready."""
     try:

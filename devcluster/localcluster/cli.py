@@ -1,7 +1,6 @@
 """The command line of `devcluster`."""
 
 import argparse
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -58,8 +57,8 @@ def _images(args: argparse.Namespace) -> None:
 
 
 def _restart(args: argparse.Namespace) -> None:
-    number = signal.Signals[f"SIG{args.signal}"]
-    cluster.restart_apiserver(number=number, seconds_away=args.away)
+    grace = 5 if args.signal == "TERM" else 0
+    cluster.restart_apiserver(grace=grace, seconds_away=args.away)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

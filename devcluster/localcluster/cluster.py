@@ -1,7 +1,6 @@
 """The cluster as a whole: up, down, and the faults that tests ask for."""
 
 import shlex
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from pathlib import Path
 from localcluster import api, cgroups, control_plane, keys, mounts, network, node, programs, storage
 from localcluster.settings import (
     KUBECONFIG,
+    LOGS,
     NODES,
     REGION,
     REGISTRY,
@@ -20,10 +20,11 @@ from localcluster.settings import (
     node_name,
 )
 from localcluster.shell import DevclusterError, lock, say, step, wait_until, write
-from localcluster.supervisor import boot_id, ensure, pid_of, recorded, send, stop
+from localcluster.supervisor import boot_id, ensure, pid_of, recorded, runs_well, stop
 
 _OWNER = RUN / "owner"
 _BOOT = STATE / "boot-id"
+_DEFAULT_ACCOUNT = "/api/v1/namespaces/default/serviceaccounts/default"
 _KEPT = ("registry", "images.json", "images-built.json")
 """What `down` leaves: the pushed images, so that the next `up` need not push them again."""
 
@@ -32,7 +33,7 @@ _KEPT = ("registry", "images.json", "images-built.json")
 def _exclusively() -> Iterator[None]:
     """Holds the machine's lock, and makes sure that the cluster is this clone's or nobody's."""
     with lock(RUN.with_suffix(".lock")):
-        owner = Path(_OWNER.read_text()) if _OWNER.exists() else STATE
+        owner = _owner()
         if owner != STATE and _is_alive():
             if owner.parent.exists():
                 raise DevclusterError(
@@ -42,6 +43,11 @@ def _exclusively() -> Iterator[None]:
             say(f"ending the cluster of `{owner.parent}`, a folder that is gone")
             _teardown(owner)
         yield
+
+
+def _owner() -> Path:
+    """Returns the state folder of the cluster that this machine runs or may run."""
+    return Path(_OWNER.read_text()) if _OWNER.exists() else STATE
 
 
 def _is_alive() -> bool:
@@ -59,13 +65,9 @@ def up() -> None:
         _prepare()
         node_runtimes = [node.containerd(index) for index in NODES]
         ensure(control_plane.etcd(), storage.registry(), storage.s3(), *node_runtimes)
-        ensure(control_plane.apiserver())
+        _ensure_apiserver()
         control_plane.grant()
-        ensure(
-            control_plane.controller_manager(),
-            control_plane.scheduler(),
-            control_plane.dns(),
-        )
+        ensure(control_plane.scheduler(), control_plane.dns())
         for index in NODES:
             node.import_pause_image(index)
         ensure(*map(node.kubelet, NODES), control_plane.proxy())
@@ -73,7 +75,23 @@ def up() -> None:
             with step("nodes ready"):
                 for index in NODES:
                     node.await_ready(index)
+        # The controllers make it, and no pod is taken before.
+        if not wait_until(lambda: api.exists(_DEFAULT_ACCOUNT), seconds=30):
+            raise DevclusterError(f"no default account; see `{LOGS}/controller-manager.log`")
     say(f"  {time.monotonic() - begin:6.1f} s  in all. Use it with: . {STATE}/env")
+
+
+def _ensure_apiserver() -> None:
+    """Has the API server and the controllers running.
+
+    A new API server gets new controllers, as it does where they lose their leadership meanwhile:
+    the old ones know only what they saw of the nodes before, and would call them dead.
+    """
+    apiserver = control_plane.apiserver()
+    if not runs_well(apiserver):
+        stop("controller-manager")
+    ensure(apiserver)
+    ensure(control_plane.controller_manager())
 
 
 def _prepare() -> None:
@@ -144,15 +162,17 @@ def start_node(index: int) -> None:
         node.start(index)
 
 
-def restart_apiserver(*, number: signal.Signals, seconds_away: float) -> None:
-    """Ends the API server by a signal and starts it again after a while."""
+def restart_apiserver(*, grace: float, seconds_away: float) -> None:
+    """Ends the API server, by SIGTERM first if `grace` is not 0, and starts it after a while.
+
+    Left to itself after SIGTERM, it waits a minute for open watches: longer than nodes may be
+    silent.
+    """
     with _exclusively():
         with step("apiserver ended"):
-            send("apiserver", number)
-            if not wait_until(lambda: not pid_of("apiserver"), seconds=90):
-                raise DevclusterError("the API server did not end within 90 s")
+            stop("apiserver", grace=grace)
         time.sleep(seconds_away)
-        ensure(control_plane.apiserver())
+        _ensure_apiserver()
 
 
 def status() -> bool:
@@ -160,6 +180,9 @@ def status() -> bool:
     names = recorded()
     if not names:
         say(f"no cluster runs; start one with `{REPOSITORY}/devcluster/devcluster up`")
+        return False
+    if _owner() != STATE:
+        say(f"the cluster of `{_owner().parent}` runs on this machine, not this clone's")
         return False
     for name in names:
         pid = pid_of(name)

@@ -93,8 +93,6 @@ def remove() -> None:
         pass
     for program in ("iptables", "ip6tables"):
         _remove_kubernetes_rules(program)
-    for result in Path("/var/lib/cni/results").glob("llmtrain-*"):
-        result.unlink()
     if _SAVED_SYSCTLS.exists():
         for name, value in json.loads(_SAVED_SYSCTLS.read_text()).items():
             if _sysctl(name).read_text().strip() != value:

@@ -182,9 +182,12 @@ def process_names(index: int) -> list[str]:
 def remove_leftovers(index: int, state: Path) -> None:
     """Removes what a killed node leaves outside of `state`, the cluster's folder."""
     data = state / node_name(index)
-    tasks = run_folder(index) / "containerd" / "io.containerd.runtime.v2.task"
-    for address in tasks.glob("*/*/address"):
+    runtime = run_folder(index) / "containerd"
+    for address in runtime.glob("io.containerd.runtime.v2.task/*/*/address"):
         Path(address.read_text().removeprefix("unix://")).unlink(missing_ok=True)
+    for sandbox in runtime.glob("io.containerd.grpc.v1.cri/sandboxes/*"):
+        for result in Path("/var/lib/cni/results").glob(f"*-{sandbox.name}-*"):
+            result.unlink()
     for link in Path("/var/log/containers").glob("*.log"):
         if link.is_symlink() and str(link.readlink()).startswith(f"{data}/"):
             link.unlink()

@@ -66,7 +66,9 @@ def registry() -> Process:
     }
     write(config, json.dumps(settings))
     argv = [programs.path("registry"), "serve", str(config)]
-    return Process("registry", argv, lambda: answers(f"http://{REGISTRY}/v2/"), files=(config,))
+    url = f"http://{REGISTRY}/v2/"
+    env = {"OTEL_TRACES_EXPORTER": "none"}
+    return Process("registry", argv, lambda: answers(url), files=(config,), env=env)
 
 
 def trust_registry() -> Path:

@@ -154,9 +154,14 @@ def is_current(process: Process) -> bool:
     )
 
 
+def runs_well(process: Process) -> bool:
+    """Returns whether a process runs as it should and answers."""
+    return is_current(process) and wait_until(process.healthy, seconds=3)
+
+
 def launch(process: Process) -> bool:
-    """Starts a process unless it runs already and answers. Does not wait for it."""
-    if is_current(process) and wait_until(process.healthy, seconds=3):
+    """Starts a process unless it runs well already. Does not wait for it."""
+    if runs_well(process):
         return False
     if pid_of(process.name):
         say(f"           {process.name} is stale or does not answer: starting it again")
