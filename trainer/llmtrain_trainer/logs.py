@@ -17,8 +17,8 @@ from llmtrain_api.errors import LLMTrainError
 from llmtrain_trainer.lines import SegmentedUpload, Tail
 from llmtrain_trainer.storage import Folder
 
-UPLOAD_SECONDS = 5.0
-"""How often new lines go to storage: well within the 10 s that users are told."""
+UPLOAD_SECONDS = 8.0
+"""How often new lines go to storage: within the 10 s that users are told."""
 _LAST_LINES = 50
 
 

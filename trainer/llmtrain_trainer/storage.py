@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 60.0
 """Seconds that an outage is waited out before it is an error."""
+_FIRST_PAUSE = 0.2  # Seconds; doubles with each failure.
 _DEFAULT_REGION = "us-east-1"
 _KEY_LIFETIME = timedelta(seconds=30)  # How soon a rotated key is noticed.
 _T = TypeVar("_T")
@@ -160,7 +161,7 @@ class Folder:
             StorageError: The outage lasted longer than `patience`.
         """
         deadline = time.monotonic() + self.patience
-        pause = 0.2
+        pause = _FIRST_PAUSE
         while True:
             try:
                 result = action()

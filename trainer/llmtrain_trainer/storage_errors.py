@@ -84,14 +84,17 @@ def fault_of(error: BaseException) -> Fault:
 
 
 def detail_of(error: BaseException) -> str:
-    """Returns the server's own words for an error, or the first line of its text."""
+    """Returns the server's or the system's own words for an error."""
     text = str(error)
     message = re.search(r"<Message>([^<]*)</Message>", text)
     code = _CODE.search(text)
     if code:
         return f"{code[1]} ({message[1].rstrip('.')})" if message else code[1]
+    cause = re.search(r'(?:message|error): "([^"]+)"', text)
+    if cause:
+        return cause[1][:300]
     first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
-    return first[:300]
+    return first.rpartition(" - ")[2][:300]
 
 
 def to_error(
@@ -123,8 +126,8 @@ def to_error(
         case Fault.CHANGED:
             return DataError(
                 uri,
-                "it changed while it was read",
-                "leave inputs as they are while a run reads them",
+                "it changed since the run began",
+                "put back the object that the run began with",
             )
         case Fault.DENIED:
             return ConfigError(
