@@ -227,7 +227,7 @@ def build(spec: RunSpec, device: Device, precision: Precision, folder: Path) -> 
 
     fixed = map_spec(spec, device, precision, folder, distributed="RANK" in os.environ)
     try:
-        return SFTConfig(**fixed, **spec.training.arguments)
+        return SFTConfig(**{**fixed, **spec.training.arguments})
     except (ValueError, TypeError, ImportError) as error:
         raise ConfigError(
             "training.arguments", f"SFTConfig refuses them ({error})", "correct or remove them"

@@ -1,0 +1,105 @@
+"""A model that cannot be trained is refused before any process loads it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jobs
+import pytest
+
+from llmtrain_api.errors import ConfigError, DataError, LLMTrainError
+from llmtrain_api.run import RunSpec
+from llmtrain_trainer.preflight import check_model
+
+CONFIG = {"model_type": "llama", "max_position_embeddings": 256}
+
+
+def model(folder: Path, **files: str | None) -> Path:
+    """Writes a model's files; a value of None leaves one out."""
+    content: dict[str, str | None] = {
+        "config.json": json.dumps(CONFIG),
+        "tokenizer.json": "{}",
+        "tokenizer_config.json": "{}",
+        "chat_template.jinja": "x",
+        "model.safetensors": "",
+    }
+    content |= {name.replace("__", "."): text for name, text in files.items()}
+    for name, text in content.items():
+        if text is not None:
+            (folder / name).write_text(text)
+    return folder
+
+
+def spec(**changes: Any) -> RunSpec:
+    return RunSpec.model_validate(
+        jobs.small_spec({name.replace("__", "."): value for name, value in changes.items()})
+    )
+
+
+def completions() -> dict[str, Any]:
+    return {"datasets": [{"uri": "s3://data/a.jsonl", "format": "PromptCompletion"}]}
+
+
+def test_a_whole_model_is_taken(tmp_path: Path) -> None:
+    check_model(model(tmp_path), spec(training__maxLength=256))
+
+
+def test_a_template_in_the_tokenizer_config_counts(tmp_path: Path) -> None:
+    old = {"tokenizer_config__json": '{"chat_template": "x"}', "chat_template__jinja": None}
+    check_model(model(tmp_path, **old), spec())
+
+
+def test_plain_completions_need_no_template(tmp_path: Path) -> None:
+    check_model(model(tmp_path, chat_template__jinja=None), spec(**completions()))
+
+
+def test_a_model_without_a_fixed_context_takes_any_length(tmp_path: Path) -> None:
+    check_model(model(tmp_path, config__json="{}"), spec(training__maxLength=99_999))
+
+
+INDEX = json.dumps({"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}})
+
+
+@pytest.mark.parametrize(
+    ("files", "error", "message"),
+    [
+        pytest.param({"config__json": None}, DataError, "has no config.json", id="no config"),
+        pytest.param(
+            {"config__json": "{"}, DataError, "config.json: is not JSON", id="torn config"
+        ),
+        pytest.param({"config__json": "[]"}, DataError, "is no JSON object", id="config a list"),
+        pytest.param(
+            {"tokenizer__json": None}, DataError, "has no tokenizer.json", id="no tokenizer"
+        ),
+        pytest.param(
+            {"model__safetensors": None}, DataError, "has no safetensors weights", id="no weights"
+        ),
+        pytest.param(
+            {"model__safetensors__index__json": INDEX, "one__safetensors": ""},
+            DataError,
+            "lacks 1 of its 2 weight files, such as two.safetensors",
+            id="a part of the weights missing",
+        ),
+        pytest.param(
+            {"chat_template__jinja": None},
+            ConfigError,
+            "model.uri: the tokenizer of s3://models/tiny/ has no chat template, and"
+            " s3://data/train.jsonl has the format Alpaca",
+            id="no chat template",
+        ),
+        pytest.param(
+            {"config__json": json.dumps({"text_config": {"max_position_embeddings": 64}})},
+            ConfigError,
+            "training.maxLength: 128 tokens are more than the model's context of 64: use at most",
+            id="rows longer than the context",
+        ),
+    ],
+)
+def test_a_model_that_lacks_something_is_refused(
+    files: dict[str, str | None], error: type[LLMTrainError], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(error) as raised:
+        check_model(model(tmp_path, **files), spec())
+    assert message in str(raised.value)
