@@ -54,8 +54,10 @@ def prepare_namespace() -> None:
 
 def remark_on(seen: dict[str, Any]) -> str:
     """Returns what is worth saying beside the table while nothing trains yet, such as why."""
+    if condition(seen, "Finished").get("status") == "True":
+        return ""
     workers = condition(seen, "WorkersReady")
-    if workers.get("status") == "False" and not condition(seen, "Finished"):
+    if workers.get("status") == "False":
         return f"{workers['reason']}: {workers.get('message', '')}"
     progress = seen.get("progress") or {}
     if not progress.get("step"):

@@ -119,23 +119,23 @@ def test_sections_of_a_description() -> None:
     assert shown == "Status:\n  Phase:  B\nEvents:\n  Type  Reason"
 
 
+WAITING = {
+    "type": "WorkersReady",
+    "status": "False",
+    "reason": "Unschedulable",
+    "message": "no room",
+}
+NOT_FINISHED = {"type": "Finished", "status": "False"}
+FINISHED = {"type": "Finished", "status": "True"}
+
+
 @pytest.mark.parametrize(
     ("status", "remark"),
     [
         pytest.param({}, "", id="nothing is known yet"),
+        pytest.param({"conditions": [WAITING, NOT_FINISHED]}, "Unschedulable: no room", id="waits"),
         pytest.param(
-            {
-                "conditions": [
-                    {
-                        "type": "WorkersReady",
-                        "status": "False",
-                        "reason": "Unschedulable",
-                        "message": "no room",
-                    }
-                ]
-            },
-            "Unschedulable: no room",
-            id="pods that wait",
+            {"conditions": [WAITING, FINISHED]}, "", id="a finished run waits for nothing"
         ),
         pytest.param(
             {"progress": {"activity": "Loading", "message": "the model"}},
