@@ -51,10 +51,9 @@ def create(index: int) -> Path:
         for group in _groups(index):
             group.mkdir(exist_ok=True)
         if is_v2():
-            for folder in (ROOT, _tracking(index)):
-                wanted = (ROOT / "cgroup.controllers").read_text().split()
-                (folder / "cgroup.subtree_control").write_text(" ".join(f"+{c}" for c in wanted))
-        system = _tracking(index) / "system"
+            _delegate(ROOT)
+            _delegate(_tracking(index))
+        system = _tracking(index) / "system"  # Version 2 wants processes in leaves only.
         system.mkdir(exist_ok=True)
     except OSError as error:
         raise DevclusterError(
@@ -62,6 +61,16 @@ def create(index: int) -> Path:
             "Run on the machine itself, or in a container that is privileged and owns its cgroups"
         ) from error
     return system
+
+
+def _delegate(group: Path) -> None:
+    """Lets the children of a group, on version 2, limit what a pod may use."""
+    control = group / "cgroup.subtree_control"
+    for controller in (group / "cgroup.controllers").read_text().split():
+        with contextlib.suppress(OSError):  # Some cannot be had; those below must.
+            control.write_text(f"+{controller}")
+    if lacking := {"cpu", "cpuset", "memory", "pids"} - set(control.read_text().split()):
+        raise OSError(f"`{control}` does not take {', '.join(sorted(lacking))}")
 
 
 def members(index: int) -> list[int]:

@@ -63,11 +63,10 @@ def _go_lack() -> Lack | None:
 def _rights() -> Iterator[Lack]:
     """Tries what only a machine's real root may do."""
     try:
-        for index in (0,):
-            existed = bool(cgroups.members(index))
-            cgroups.create(index)
-            if not existed:
-                cgroups.remove(index)
+        in_use = bool(cgroups.members(0))
+        cgroups.create(0)
+        if not in_use:
+            cgroups.remove(0)
     except DevclusterError as error:
         yield Lack("no control groups", str(error))
     if shutil.which("ip") and not Path(f"/sys/class/net/{BRIDGE}").exists():
@@ -78,8 +77,9 @@ def _rights() -> Iterator[Lack]:
             yield Lack("no network bridge can be made", "Run `modprobe bridge`, as real root")
     if shutil.which("iptables") and not succeeds(["iptables", "-w", "-t", "nat", "-S"]):
         yield Lack("iptables does not work", "Run `modprobe iptable_nat`, as real root")
+    succeeds(["modprobe", "overlay"])
     if "overlay" not in Path("/proc/filesystems").read_text():
-        yield Lack("no overlay file system", "Run `modprobe overlay`, as real root")
+        yield Lack("no overlay file system", "Use a kernel that has one")
 
 
 def lacks() -> Iterator[Lack]:

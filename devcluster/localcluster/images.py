@@ -7,6 +7,7 @@ goes into the images, so nothing is done where nothing changed.
 import hashlib
 import json
 import os
+import shlex
 import subprocess
 import tempfile
 import tomllib
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from localcluster import base_image
 from localcluster.buildah import IMAGES, TEMPORARY, buildah
+from localcluster.control_plane import answers
 from localcluster.settings import REGISTRY, REGISTRY_DATA, REPOSITORY, STATE
 from localcluster.shell import DevclusterError, lock, say, step, succeeds, write
 
@@ -41,7 +43,7 @@ def _source_files() -> Iterator[Path]:
         yield REPOSITORY / name
     for folder in _SOURCE_FOLDERS:
         for file in sorted((REPOSITORY / folder).rglob("*")):
-            if file.is_file() and "__pycache__" not in file.parts:
+            if file.is_file() and "__pycache__" not in file.parts and file.suffix != ".sh":
                 yield file
 
 
@@ -69,7 +71,7 @@ def _index_settings(env: Mapping[str, str]) -> tuple[str, Path | None]:
         bundle = None
     if uv_cache().is_dir():
         values["UV_CACHE_DIR"] = _UV_CACHE_INSIDE
-    return "".join(f"{key}='{value}'\n" for key, value in values.items()), bundle
+    return "".join(f"{key}={shlex.quote(value)}\n" for key, value in values.items()), bundle
 
 
 def uv_cache() -> Path:
@@ -155,6 +157,8 @@ def push() -> None:
     """
     if not _BUILT.exists():
         raise DevclusterError("the images are not built: run `devcluster images build` first")
+    if not answers(f"http://{REGISTRY}/v2/"):
+        raise DevclusterError("the registry does not run: run `devcluster up` first")
     ids = json.loads(_BUILT.read_text())
     references = {}
     with lock(IMAGES / "push.lock"):

@@ -106,25 +106,24 @@ def has_kubernetes_rules() -> bool:
 
 
 def _remove_kubernetes_rules(program: str) -> None:
-    """Removes the chains of kube-proxy and kubelet, and the jumps to them, table by table.
+    """Removes the chains of kube-proxy and kubelet, and the jumps to them.
 
     `kube-proxy --cleanup` leaves the kubelet's chains and its own canaries.
     """
-    table, jumps, chains = "", list[str](), list[str]()
+    script = cleanup_script(run([f"{program}-save"]))
+    if script:
+        run([f"{program}-restore", "-w", "--noflush"], stdin=script)
 
-    def apply() -> None:
+
+def cleanup_script(saved: str) -> str:
+    """Returns what `iptables-restore --noflush` needs to undo Kubernetes' part of `saved`."""
+    script = list[str]()
+    for table in f"\n{saved}".split("\n*")[1:]:
+        name = table.split("\n", 1)[0]
+        chains = re.findall(r"^:(KUBE-\S+)", table, re.M)
+        jumps = re.findall(r"^-A ((?!KUBE-).* -j KUBE-.*)$", table, re.M)
         if chains:
-            flush = [f"-F {chain}" for chain in chains]
-            drop = [f"-X {chain}" for chain in chains]
-            script = "\n".join([f"*{table}", *jumps, *flush, *drop, "COMMIT", ""])
-            run([f"{program}-restore", "-w", "--noflush"], stdin=script)
-
-    for line in run([f"{program}-save"]).splitlines():
-        if line.startswith("*"):
-            table, jumps, chains = line[1:], [], []
-        elif found := re.match(r":(KUBE-\S+) ", line):
-            chains.append(found[1])
-        elif re.match(r"-A (?!KUBE-).* -j KUBE-", line):
-            jumps.append(line.replace("-A", "-D", 1))
-        elif line == "COMMIT":
-            apply()
+            script += [f"*{name}", *(f"-D {jump}" for jump in jumps)]
+            script += [f"-F {chain}" for chain in chains] + [f"-X {chain}" for chain in chains]
+            script.append("COMMIT")
+    return "".join(f"{line}\n" for line in script)

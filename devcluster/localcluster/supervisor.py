@@ -18,6 +18,8 @@ from localcluster.settings import LOGS, RUN, STATE
 from localcluster.shell import DevclusterError, say, step, wait_until, write
 
 RECORDS = RUN / "processes"
+_CHILDREN: list[subprocess.Popen[bytes]] = []
+"""Kept, because Python warns of a running child that is forgotten."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def start(process: Process) -> None:
 
     base = {key: os.environ[key] for key in ("PATH", "LANG") if key in os.environ}
     with (LOGS / f"{process.name}.log").open("ab") as log:
-        subprocess.Popen(
+        child = subprocess.Popen(
             process.argv,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -142,6 +144,7 @@ def start(process: Process) -> None:
             start_new_session=True,
             preexec_fn=enter,  # Safe, because this program has one thread.
         )
+    _CHILDREN.append(child)
 
 
 def is_current(process: Process) -> bool:
