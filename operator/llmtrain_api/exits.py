@@ -47,7 +47,11 @@ class ExitPolicy:
 EXIT_POLICIES: dict[ExitClass, ExitPolicy] = {
     ExitClass.SUCCESS: ExitPolicy(0, retry=False, counts=False, hint=""),
     ExitClass.CONFIG: ExitPolicy(
-        80, retry=False, counts=False, hint="Correct the spec: delete this run and apply it again."
+        80,
+        retry=False,
+        counts=False,
+        hint="Correct what is named and raise spec.retry; to correct the spec itself, delete this"
+        " run and apply it again.",
     ),
     ExitClass.DATA: ExitPolicy(
         81, retry=False, counts=False, hint="Correct the input, then raise spec.retry."

@@ -84,7 +84,8 @@ def describe(attempt: int, failure: Failure) -> str:
     where += [f"rank {failure.rank}"] if failure.rank is not None else []
     where += [f"step {failure.step}"] if failure.step is not None else []
     hint = EXIT_POLICIES[ExitClass(failure.exit_class)].hint
-    text = ", ".join(where) + ": " + failure.message.rstrip(".") + "."
+    message = failure.message.rstrip(".")
+    text = ", ".join(where) + ": " + message + ("" if message.endswith("?") else ".")
     return f"{text} {hint}".rstrip()
 
 

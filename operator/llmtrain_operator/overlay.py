@@ -163,4 +163,4 @@ def _refuse(parent: Object, protected: dict[str, str], field: str) -> None:
 
 
 def _protected(field: str, why: str) -> ConfigError:
-    return ConfigError(field, "is set by llmtrain", why)
+    return ConfigError(field, "is set by llmtrain", f"remove it ({why})")

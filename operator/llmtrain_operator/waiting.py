@@ -8,6 +8,23 @@ from llmtrain_operator.reasons import Reason
 from llmtrain_operator.snapshot import ClusterEvent, JobView, PodView
 
 MAX_MESSAGE = 1024
+WAYS_OUT = (
+    ("exceeded quota", "raise the quota, or ask for less in workers.resources"),
+    ("per Container is", "ask for what the namespace's LimitRange allows in workers.resources"),
+    ("per Pod is", "ask for what the namespace's LimitRange allows in workers.resources"),
+    ("service account", "create it, or correct workers.serviceAccountName"),
+    ("PriorityClass", "create it, or correct workers.priorityClassName"),
+    ("violates PodSecurity", "remove what it forbids from workers.podTemplate"),
+    ("secret", "create it in the run's namespace, or correct the name in the spec"),
+    ("configmap", "create it in the run's namespace, or correct the name in the spec"),
+    (
+        "nodes are available",
+        "ask for less in workers.resources, correct workers.nodeSelector, affinity or tolerations,"
+        " or add nodes",
+    ),
+    ("image", "correct workers.image or its registry, or name a key in workers.imagePullSecrets"),
+)
+"""What the cluster says in its message, and what helps against it; the first that fits counts."""
 ON_ITS_WAY = ("", "ContainerCreating", "PodInitializing")
 EVENTS_AFTER_SECONDS = 3.0
 """A Job or pod that is this late is asked for its Events."""
@@ -24,16 +41,16 @@ def why_waiting(
     count = f"{running} of {nodes} pods are running"
     for pod in pods:
         if pod.waiting not in ON_ITS_WAY:
-            return pod.waiting, _cut(f"{count}; pod {pod.name}: {pod.waiting_message}")
+            return pod.waiting, _told(count, f"pod {pod.name}", pod.waiting_message)
     for pod in pods:
         if pod.unschedulable:
-            return Reason.UNSCHEDULABLE, _cut(f"{count}; pod {pod.name}: {pod.unschedulable}")
+            return Reason.UNSCHEDULABLE, _told(count, f"pod {pod.name}", pod.unschedulable)
     warnings = [event for event in events if event.warning]
     late = late_pod(pods)
     if warnings and len(pods) < nodes:
-        return warnings[-1].reason, _cut(f"{count}; Job {job.name}: {warnings[-1].message}")
+        return warnings[-1].reason, _told(count, f"Job {job.name}", warnings[-1].message)
     if warnings and late is not None:
-        return warnings[-1].reason, _cut(f"{count}; pod {late.name}: {warnings[-1].message}")
+        return warnings[-1].reason, _told(count, f"pod {late.name}", warnings[-1].message)
     if events and late is not None:
         return Reason.STARTING, _cut(f"{count}; pod {late.name}: {events[-1].message}")
     return Reason.STARTING, count
@@ -45,6 +62,13 @@ def late_pod(pods: Sequence[PodView]) -> PodView | None:
         if not pod.ended and pod.phase == "Pending" and pod.waiting in ON_ITS_WAY and pod.node_name:
             return pod
     return None
+
+
+def _told(count: str, who: str, message: str) -> str:
+    """Returns who cannot go on and why, in the cluster's words, with the way out."""
+    way_out = next((out for sign, out in WAYS_OUT if sign in message), "")
+    words = _cut(f"{count}; {who}: {message.rstrip('.')}")
+    return f"{words}: {way_out}" if way_out else words
 
 
 def _cut(message: str) -> str:
