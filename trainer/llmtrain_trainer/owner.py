@@ -31,6 +31,8 @@ BEAT_SECONDS = 15.0
 """How often node 0 says that it is alive."""
 SILENCE_SECONDS = 45.0
 """A launcher whose heartbeat stands still for so long is dead."""
+_GRACE_BEYOND = 60.0  # Seconds beyond its grace time that another run's launcher may take to end.
+_POLL_SECONDS = 1.0
 _LONG_DEAD = timedelta(minutes=10)  # Too old for any difference of clocks to matter.
 _START = re.compile(r"/restarts/(\d+)\.json$")
 
@@ -134,7 +136,7 @@ def wait_until_alone(
     """
     if newest.run_uid == run.uid and run.uid:
         return
-    deadline = time.monotonic() + run.spec.workers.termination_grace_period_seconds + 60
+    deadline = time.monotonic() + run.spec.workers.termination_grace_period_seconds + _GRACE_BEYOND
     seen: Heartbeat | None = None
     changed = time.monotonic()
     while True:
@@ -155,7 +157,7 @@ def wait_until_alone(
         tell(
             "waiting for the pods of an earlier run with this spec, which still write to the prefix"
         )
-        time.sleep(1)
+        time.sleep(_POLL_SECONDS)
 
 
 def _long_dead(output: Folder, attempt: int) -> bool:

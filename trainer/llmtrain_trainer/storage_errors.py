@@ -53,6 +53,7 @@ _BY_CODE = {
     "AuthorizationHeaderMalformed": Fault.WRONG_REGION,
     "IllegalLocationConstraintException": Fault.WRONG_REGION,
     "PreconditionFailed": Fault.CHANGED,
+    "InvalidRange": Fault.CHANGED,  # The object is shorter than a listing or a manifest said.
 }
 _BY_TYPE: tuple[tuple[type[BaseException], Fault], ...] = (
     (AlreadyExistsError, Fault.EXISTS),
@@ -62,6 +63,7 @@ _BY_TYPE: tuple[tuple[type[BaseException], Fault], ...] = (
     (PermissionError, Fault.DENIED),
 )
 _CODE = re.compile(r"<Code>(\w+)</Code>")
+_SHORTER = "Requested range was invalid"  # What the store of local files says for InvalidRange.
 _METADATA_SERVICE = "169.254.169.254"  # Where an account is looked for when none is given.
 
 
@@ -78,6 +80,8 @@ def fault_of(error: BaseException) -> Fault:
     for kind, fault in _BY_TYPE:
         if isinstance(error, kind):
             return fault
+    if _SHORTER in text:
+        return Fault.CHANGED
     if _METADATA_SERVICE in text:
         return Fault.NO_KEY
     return Fault.UNREACHABLE if "kind: Connect" in text or "Timeout" in text else Fault.BROKEN
