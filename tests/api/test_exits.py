@@ -80,17 +80,20 @@ def test_a_message_names_the_place_the_problem_and_the_way_out() -> None:
     assert str(error) == "training.optim: 'adam' is not an optimizer: use adamw_torch"
 
 
+FIELDS = TerminationMessage.model_json_schema()["properties"]
+
+
 def largest_message(**changes: Any) -> TerminationMessage:
     return TerminationMessage.model_validate(
         {
             "exitClass": ExitClass.STORAGE,
-            "message": "m" * 2048,
+            "message": "m" * FIELDS["message"]["maxLength"],
             "node": 1023,
             "rank": 65_535,
             "step": 100_000_000,
             "time": "2026-11-21T15:04:05.123456+00:00",
-            "exception": "e" * 256,
-            "latestCheckpoint": "c" * 64,
+            "exception": "e" * FIELDS["exception"]["maxLength"],
+            "latestCheckpoint": "c" * FIELDS["latestCheckpoint"]["maxLength"],
             **changes,
         }
     )

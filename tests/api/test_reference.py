@@ -65,6 +65,22 @@ def test_a_row_says_type_and_default(block: str, row: str) -> None:
     assert row in section(block)
 
 
+@pytest.mark.parametrize(
+    ("block", "rule"),
+    [
+        pytest.param("spec.tuning", "- `lora`: only for method LoRA", id="a rule about a block"),
+        pytest.param("spec.model", "- `uri`: use s3://bucket/path", id="a rule about a value"),
+        pytest.param(
+            "spec.workers.resources",
+            "- `limits`: use a quantity of Kubernetes",
+            id="a rule about the values of a map",
+        ),
+    ],
+)
+def test_rules_are_told(block: str, rule: str) -> None:
+    assert rule in section(block)
+
+
 def test_links_lead_to_sections() -> None:
     anchors = {re.sub(r"[.\[\]]", "", heading.lower()) for heading in re.findall("## (.*)", TEXT)}
     assert set(re.findall(r"\(#(\w+)\)", TEXT)) <= anchors
