@@ -62,7 +62,7 @@ class Laptop:
 
     def node(self, run: RunFile | None = None, index: int = 0, worker: str = "fake_worker") -> Node:
         """Returns a launcher's node, ready to launch."""
-        (self.home / "plan.json").write_text(json.dumps(self.plan))
+        self.write_plan()
         return Node(
             run or self.run(),
             index,
@@ -71,6 +71,10 @@ class Laptop:
             termination_log=self.home / f"termination-{index}.json",
             worker_module=worker,
         )
+
+    def write_plan(self) -> None:
+        """Tells the fake processes what to do."""
+        (self.home / "plan.json").write_text(json.dumps(self.plan))
 
     def once_training(self, action: Callable[[], None]) -> None:
         """Does `action` in the background as soon as the first step has been logged."""

@@ -35,8 +35,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     from llmtrain_trainer.launcher import launch  # Late, since the line above is the first duty.
     from llmtrain_trainer.node import Node
 
-    log = options.termination_log
-    node = Node(run, options.node, options.scratch, stop, termination_log=log)
+    node = Node(
+        run,
+        options.node,
+        options.scratch,
+        stop,
+        termination_log=options.termination_log,
+        worker_module=options.worker_module,
+    )
     return EXIT_POLICIES[launch(node)].code
 
 
@@ -79,6 +85,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         default=Path(TERMINATION_LOG) if Path(TERMINATION_LOG).exists() else None,
         help="where to leave the verdict as JSON (default: where the kubelet reads it)",
+    )
+    parser.add_argument(
+        "--worker-module",
+        default="llmtrain_trainer.worker",
+        help="module that each training process runs (default: %(default)s)",
     )
     return parser.parse_args(argv)
 
