@@ -114,7 +114,9 @@ class Operator:
     def _changed(self, key: RunKey | None) -> None:
         self._health.heard_from_api()
         if key is not None:
-            self._queue.add(key)
+            run = self._cache.runs.get(key)
+            # A new run before what is going on anyway: its first status makes its Job.
+            self._queue.add(key, first=run is not None and not run.status.get("conditions"))
 
     def _accept(self, caller: Caller, report: Report) -> None:
         key = RunKey(caller.namespace, caller.name)

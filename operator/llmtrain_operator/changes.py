@@ -22,7 +22,7 @@ class Urgency(IntEnum):
     LATER = 1
     """Progress: when the interval is over."""
     SOON = 2
-    """A condition: a second later, so that several changes become one write."""
+    """A condition: a few seconds after the last write, so that several changes become one."""
     NOW = 3
     """Phase, attempts, the generation."""
 

@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 from llmtrain_operator.changes import Urgency
 
-SOON_SECONDS = 1.0
+SOON_SECONDS = 4.0
+"""Long enough for most pods to start in: then what was said meanwhile costs no write."""
 
 
 class Pace:

@@ -32,7 +32,8 @@ class WorkQueue(Generic[Key]):
     ) -> None:
         self._now = now
         self._jitter = jitter
-        self._ready: dict[Key, None] = {}  # In the order of adding.
+        self._first: dict[Key, None] = {}  # Both in the order of adding.
+        self._ready: dict[Key, None] = {}
         self._running: set[Key] = set()
         self._again: set[Key] = set()
         self._due: dict[Key, float] = {}
@@ -43,21 +44,24 @@ class WorkQueue(Generic[Key]):
 
     def __len__(self) -> int:
         """Returns how many keys could be worked on now."""
-        return len(self._ready)
+        return len(self._first) + len(self._ready)
 
-    def add(self, key: Key) -> None:
-        """Makes `key` ready."""
+    def add(self, key: Key, *, first: bool = False) -> None:
+        """Makes `key` ready; with `first`, before all that were added without it."""
         self._due.pop(key, None)
         if key in self._running:
             self._again.add(key)
-        elif key not in self._ready:
+        elif first:
+            self._ready.pop(key, None)
+            self._first[key] = None
+        elif key not in self._first:
             self._ready[key] = None
-            self._wake.set()
+        self._wake.set()
 
     def add_after(self, key: Key, seconds: float) -> None:
         """Makes `key` ready after a delay; of several delays the shortest counts."""
         due = self._now() + seconds
-        if key in self._ready or due >= self._due.get(key, float("inf")):
+        if self._waits(key) or due >= self._due.get(key, float("inf")):
             return
         self._due[key] = due
         self._count += 1
@@ -87,9 +91,10 @@ class WorkQueue(Generic[Key]):
         """Returns the next key, waiting for one; `done` must follow."""
         while True:
             self.promote()
-            if self._ready:
-                key = next(iter(self._ready))
-                del self._ready[key]
+            lane = self._first or self._ready
+            if lane:
+                key = next(iter(lane))
+                del lane[key]
                 self._running.add(key)
                 return key
             self._wake.clear()
@@ -113,6 +118,9 @@ class WorkQueue(Generic[Key]):
             due, _, key = heapq.heappop(self._timers)
             if self._due.get(key) == due:  # Else a shorter delay or an `add` came first.
                 self.add(key)
+
+    def _waits(self, key: Key) -> bool:
+        return key in self._first or key in self._ready
 
     def _seconds_to_next_timer(self) -> float | None:
         return max(0.0, self._timers[0][0] - self._now()) if self._timers else None

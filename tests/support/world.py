@@ -13,7 +13,7 @@ from llmtrain_operator.cache import Cache
 from llmtrain_operator.execute import Executor
 from llmtrain_operator.kube import RUNS, Kube
 from llmtrain_operator.observe import Observer
-from llmtrain_operator.pace import Pace
+from llmtrain_operator.pace import SOON_SECONDS, Pace
 from llmtrain_operator.progress import ProgressBook
 from llmtrain_operator.queue import WorkQueue
 from llmtrain_operator.reconcile import Reconciler
@@ -76,10 +76,10 @@ class World:
         self.kube.change(RUNS, "default", self.KEY.name, {"spec": changes})
 
     async def settle(self, passes: int = 6) -> None:
-        """Reconciles the run until there is nothing to do at this moment, a second later too."""
+        """Reconciles the run until there is nothing to do, nor when the pause of writes is over."""
         for _ in range(passes):
             await self.reconciler.reconcile(self.KEY)
-        self.kube.now += 1
+        self.kube.now += SOON_SECONDS
         await self.reconciler.reconcile(self.KEY)
 
     async def wait(self, seconds: float) -> None:
