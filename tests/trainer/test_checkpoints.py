@@ -64,8 +64,8 @@ def test_a_checkpoint_comes_back_as_it_was_saved(output: Folder, tmp_path: Path)
     save(output, tmp_path, "10-a1r0")
     best = checkpoints.download_best(output, tmp_path / "resume", ignore)
     assert best is not None
-    assert best[1].name == "checkpoint-10"
-    assert contents(best[1]) == {"model": "10-a1r0", "rng_0": "10-a1r0 0"}
+    assert best.folder.name == "checkpoint-10"
+    assert contents(best.folder) == {"model": "10-a1r0", "rng_0": "10-a1r0 0"}
 
 
 def test_each_node_gets_the_common_files_and_its_own(output: Folder, tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_damaged_checkpoint_is_skipped_for_the_one_before_and_never_tried_agai
     told: list[str] = []
     best = checkpoints.download_best(output, tmp_path / "resume", told.append)
     assert best is not None
-    assert best[0].name == "10-a1r0"
+    assert best.line[0].name == "10-a1r0"
     assert any("skipping checkpoint 20-a1r0" in each and name in each for each in told)
     told.clear()
     checkpoints.download_best(output, tmp_path / "resume", told.append)
@@ -128,7 +128,7 @@ def test_a_checkpoint_without_a_manifest_is_none(
     save(output, tmp_path, "10-a1r0")
     best = checkpoints.download_best(output, tmp_path / "resume", ignore)
     assert best is not None
-    assert best[0].name == "10-a1r0"
+    assert best.line[0].name == "10-a1r0"
 
 
 def test_a_torn_manifest_is_an_error_that_names_it(output: Folder, tmp_path: Path) -> None:

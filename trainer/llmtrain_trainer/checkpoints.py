@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from llmtrain_api.errors import DataError, StorageError
@@ -56,19 +57,27 @@ def read_manifests(output: Folder) -> tuple[list[CheckpointManifest], dict[str, 
     return manifests, tombstones
 
 
-def download_best(
-    output: Folder, scratch: Path, tell: Callable[[str], None]
-) -> tuple[CheckpointManifest, Path] | None:
+@dataclass(frozen=True)
+class Best:
+    """The checkpoint to go on from, first of its line, and its folder on disk."""
+
+    line: Sequence[CheckpointManifest]
+    folder: Path
+
+
+def download_best(output: Folder, scratch: Path, tell: Callable[[str], None]) -> Best | None:
     """Downloads the newest checkpoint on the lineage that verifies, for node 0.
 
     One whose stored bytes are not those of its manifest gets a tombstone and the one before it is
-    taken. Returns its manifest and folder, or nothing to start from step 0.
+    taken. Returns nothing where training has to start from step 0.
     """
     manifests, tombstones = read_manifests(output)
-    for manifest in lineage(manifests, tombstones):
+    line = lineage(manifests, tombstones)
+    for position, manifest in enumerate(line):
         tell(f"downloading checkpoint {manifest.name}")
         try:
-            return manifest, download_checkpoint(output, manifest, scratch, node=0, everything=True)
+            folder = download_checkpoint(output, manifest, scratch, node=0, everything=True)
+            return Best(line[position:], folder)
         except DataError as error:
             tell(f"skipping checkpoint {manifest.name}: {error}")
             stone = Tombstone(kind="Corrupt", reason=str(error)[:1000], created_at=now())

@@ -31,7 +31,8 @@ from llmtrain_trainer.verdict import GangEnd, Verdict, classify
 from llmtrain_trainer.watch import Watch
 from llmtrain_trainer.workdir import DONE, FINAL, JOB, TRAINER_LOG, Job, write_atomically
 
-_DRAIN_SECONDS = 60.0  # For checkpoints that are on disk when the processes have ended.
+_DRAIN_SECONDS = 120.0  # For checkpoints that are on disk when the processes have ended.
+_SECONDS_FOR_FAILED_PEERS = 10.0  # For their parts of a checkpoint, when the gang has failed.
 _PATIENCE_FOR_RESULTS = 900.0  # Seconds that an outage may last at the end: much is at stake.
 _POLL_SECONDS = 1.0
 
@@ -56,8 +57,8 @@ def _run(node: Node) -> Verdict:
     )
     if isinstance(settled, FinalManifest):
         return _already_finished(node, settled)
-    start, resume_from = settled
-    node.begin(start)
+    start, resume_from = settled.start, settled.resume_from
+    node.begin(start, settled.checkpoints)
     inputs = node.stop.unless_asked(
         lambda: prepare.fetch_and_check(output, run, node.scratch, node.tell), node.meanwhile
     )
@@ -104,8 +105,10 @@ def _train(node: Node, start: Start, inputs: Downloaded, resume_from: Path | Non
         watch = _watch(node, job, workdir, gang)
         code = watch.until_the_end()
         verdict = classify(_gang_end(node, watch, code, oom_kills() - kills_before))
-        if not saver.drain(min(_DRAIN_SECONDS, node.stop.seconds_left), node.meanwhile):
-            node.say("not every checkpoint reached storage")
+        failed = verdict.exit_class not in (ExitClass.SUCCESS, ExitClass.PREEMPTED)
+        for_peers = _SECONDS_FOR_FAILED_PEERS if failed else _DRAIN_SECONDS
+        if not saver.drain(_DRAIN_SECONDS, for_peers, node.stop, node.meanwhile):
+            node.say("not every checkpoint reached storage: a next attempt uses an older one")
         return verdict
     finally:
         gang.kill()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future, wait
 from pathlib import Path
 
@@ -75,9 +76,14 @@ class Node:
         """What PID 1 owes its container at any time: no zombies."""
         reap(own=0)
 
-    def begin(self, start: Start) -> None:
-        """Notes which attempt this is; from here on logs go to storage and node 0 shows life."""
+    def begin(self, start: Start, checkpoints: Sequence[CheckpointManifest]) -> None:
+        """Notes which attempt this is; from here on logs go to storage and node 0 shows life.
+
+        `checkpoints` are those on the line that the attempt goes on from, newest first.
+        """
         self._start = start
+        for manifest in reversed(checkpoints):
+            self.saw_checkpoint(manifest)
         going_on = f" from checkpoint {start.resume_from}" if start.resume_from else ""
         self.say(f"attempt {start.attempt} of {self.run.name} begins{going_on}")
         upload = SegmentedUpload(
@@ -94,6 +100,9 @@ class Node:
             heartbeat = Heartbeat(launcher=start.launcher, beat=beat, ended=ended)
             try:
                 self.output.write(owner.alive_key(start.attempt), to_bytes(heartbeat))
+                if not ended and not owner.still_newest(self.output, start):
+                    self.say("a later attempt has begun: this one ends")
+                    self.stop.at_once()
             except LLMTrainError as error:
                 self.say(f"no sign of life in storage: {error}")
             if ended:

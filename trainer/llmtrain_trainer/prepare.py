@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,18 +40,21 @@ class PeerLostError(LLMTrainError):
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """All that the training processes need is on this node's disk."""
+class Settled:
+    """Which attempt this is, and what it goes on from."""
 
     start: Start
-    inputs: Downloaded
-    resume_from: Path | None
+    resume_from: Path | None = None
+    """Folder of the verified checkpoint on this node's disk."""
+
+    checkpoints: Sequence[CheckpointManifest] = ()
+    """The usable checkpoints in storage, newest first; node 0 only."""
 
 
 def settle(
     output: Folder, run: RunFile, node: int, scratch: Path, tell: Tell
-) -> tuple[Start, Path | None] | FinalManifest:
-    """Returns the attempt's record and the checkpoint to go on from, or the finished results.
+) -> Settled | FinalManifest:
+    """Returns which attempt this is and what it goes on from, or the finished results.
 
     Node 0 decides and writes the record; the others wait for it.
     """
@@ -72,17 +75,17 @@ def settle(
         run_uid=run.uid,
         run_attempt=run.attempt,
         launcher=uuid.uuid4().hex,
-        resume_from=best[0].name if best else None,
+        resume_from=best.line[0].name if best else None,
         created_at=now(),
     )
     owner.begin(output, start)
     checkpoints.delete_torn(output, before=(attempt, _RESTART))
-    return start, best[1] if best else None
+    return Settled(start, best.folder, best.line) if best else Settled(start)
 
 
 def _follow(
     output: Folder, run: RunFile, node: int, scratch: Path, tell: Tell
-) -> tuple[Start, Path | None] | FinalManifest:
+) -> Settled | FinalManifest:
     if run.attempt is None:
         raise ConfigError(
             "attempt",
@@ -101,13 +104,14 @@ def _follow(
         tell("waiting for node 0")
         time.sleep(_POLL_SECONDS)
     if start.resume_from is None:
-        return start, None
+        return Settled(start)
     key = f"{CHECKPOINTS}/{start.resume_from}/{MANIFEST}"
     manifest = read_record(output, key, CheckpointManifest)
     if manifest is None:
         raise PeerLostError(f"{output.uri_of(key)}: node 0 chose it, and it is gone")
     tell(f"downloading checkpoint {manifest.name}")
-    return start, checkpoints.download_checkpoint(output, manifest, scratch, node=node)
+    folder = checkpoints.download_checkpoint(output, manifest, scratch, node=node)
+    return Settled(start, folder)
 
 
 def fetch_and_check(output: Folder, run: RunFile, scratch: Path, tell: Tell) -> Downloaded:

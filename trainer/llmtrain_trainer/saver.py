@@ -13,6 +13,7 @@ from llmtrain_api.layout import checkpoint_name
 from llmtrain_api.runfile import spec_hash
 from llmtrain_trainer import checkpoints, owner
 from llmtrain_trainer.records import CheckpointManifest, Start, now
+from llmtrain_trainer.stop import Stop
 from llmtrain_trainer.storage import Folder
 from llmtrain_trainer.workdir import CHECKPOINTS, Job, saved_marker
 
@@ -42,17 +43,24 @@ class Saver:
         self._say = say
         self._published = published
         self._parent = start.resume_from
-        self._deadline: float | None = None
+        self._deadline: float | None = None  # For the parts of peers, once the end has come.
         self._thread = threading.Thread(target=self._run, name="saver", daemon=True)
         self._thread.start()
 
-    def drain(self, seconds: float, meanwhile: Callable[[], None]) -> bool:
-        """Uploads what is left; returns whether that was done within `seconds`.
+    def drain(
+        self, seconds: float, seconds_for_peers: float, stop: Stop, meanwhile: Callable[[], None]
+    ) -> bool:
+        """Uploads what is left, once the processes have ended; returns whether all of it was.
 
-        The processes must have ended. Parts of peers are awaited no longer than that.
+        Args:
+            seconds: How long that may take; less when the order to stop leaves less.
+            seconds_for_peers: How long the parts of other nodes are awaited.
+            stop: The order to stop.
+            meanwhile: Is done again and again.
         """
-        self._deadline = time.monotonic() + seconds
-        while self._thread.is_alive() and time.monotonic() < self._deadline:
+        deadline = time.monotonic() + seconds
+        self._deadline = time.monotonic() + seconds_for_peers
+        while self._thread.is_alive() and time.monotonic() < deadline and stop.seconds_left > 0:
             meanwhile()
             self._thread.join(0.1)
         return not self._thread.is_alive() and not self._waiting()

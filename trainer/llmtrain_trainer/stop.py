@@ -47,6 +47,11 @@ class Stop:
         if self._first is None:
             self._first = time.monotonic()
 
+    def at_once(self) -> None:
+        """Gives the order to stop without saving anything."""
+        self.order()
+        self.order()
+
     @property
     def asked(self) -> bool:
         """Whether the order has been given."""
