@@ -27,7 +27,14 @@ class Model(ApiModel):
 class Dataset(ApiModel):
     """One source of training rows."""
 
-    uri: Uri
+    uri: Annotated[
+        Uri,
+        Rule(
+            "self.endsWith('.jsonl') || self.endsWith('.json')",
+            lambda uri: uri.endswith((".jsonl", ".json")),
+            "use an object that ends in .jsonl (one JSON object a line) or .json (one list)",
+        ),
+    ]
     """A `.jsonl` object (one JSON object a line) or a `.json` object (one list of objects)."""
 
     format: Literal["Alpaca", "Messages", "PromptCompletion"]

@@ -188,6 +188,8 @@ VALUES = {
     "datasets": (
         [{"uri": "s3://data/a.jsonl", "format": "Alpaca"}],
         [{"uri": "s3://data/a.jsonl", "format": "Alpaca"}] * 2,
+        [{"uri": "s3://data/a.json", "format": "Alpaca"}],
+        [{"uri": "s3://data/a.jsonl.gz", "format": "Alpaca"}],
         [{"uri": f"s3://data/{i}.jsonl", "format": "Messages"} for i in range(64)],
         [{"uri": f"s3://data/{i}.jsonl", "format": "Messages"} for i in range(65)],
         [],

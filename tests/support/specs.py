@@ -81,7 +81,10 @@ MISTAKES = (
     Mistake("a second stage block", {"dpo": {"beta": 0.1}}),
     Mistake("a model that is not in s3", {"model.uri": "gs://models/smollm2/"}),
     Mistake("a bucket name with capitals", {"output.uri": "s3://Runs/good/"}),
-    Mistake("a data set on a web server", {"datasets": [{**_DATASET, "uri": "https://x.org/a"}]}),
+    Mistake(
+        "a data set on a web server", {"datasets": [{**_DATASET, "uri": "https://x.org/a.json"}]}
+    ),
+    Mistake("a data set of another type", {"datasets": [{**_DATASET, "uri": "s3://data/a.csv"}]}),
     Mistake("no data sets", {"datasets": REMOVE}),
     Mistake("an empty list of data sets", {"datasets": []}),
     Mistake(
