@@ -247,3 +247,11 @@ def test_pydantic_and_the_api_server_agree(namespace: str) -> None:
     ]
     assert differ == []
     assert 50 < len(taken) < 350
+
+
+def test_explain_reads_as_documentation(kubectl: object) -> None:
+    told = cluster.kubectl("explain", "llmtrainruns.spec.training").stdout
+    assert "<no description>" not in told
+    assert "<empty>" not in told
+    whole = cluster.kubectl("explain", "llmtrainruns", "--recursive").stdout
+    assert "learningRate\t<number> -required-" in whole
