@@ -119,9 +119,7 @@ def test_all_tokens_are_trained_when_asked(tokenizer: Any) -> None:
         pytest.param("Say it:", " red", " red<|im_end|>", id="the end of sequence is added"),
         pytest.param("Say it: ", "red", " red<|im_end|>", id="a token across the boundary counts"),
         pytest.param("", "red", "red<|im_end|>", id="no prompt"),
-        pytest.param(
-            "Say: ", "red<|im_end|>", "red<|im_end|>", id="an end that is there stays one"
-        ),
+        pytest.param("Say:", "red<|im_end|>", "red<|im_end|>", id="an end that is there stays one"),
         pytest.param("Say: ", "", "<|im_end|>", id="an empty completion is the end"),
     ],
 )
@@ -201,6 +199,7 @@ def test_tokens_and_labels_are_those_of_trl(kind: str, tiny_model: Path, tmp_pat
     from trl.trainer.sft_trainer import SFTTrainer
 
     source = tiny.alpaca_rows(30)
+    columns: list[dict[str, Any]]
     if kind == "text":
         rows = [completion(row["instruction"] + " ", row["output"]) for row in source]
         columns = [{"prompt": r["instruction"] + " ", "completion": r["output"]} for r in source]
@@ -221,6 +220,7 @@ def test_tokens_and_labels_are_those_of_trl(kind: str, tiny_model: Path, tmp_pat
         train_dataset=Dataset.from_list(columns),
         processing_class=AutoTokenizer.from_pretrained(tiny_model),
     )
+    assert isinstance(trainer.train_dataset, Dataset)
     theirs = [(row["input_ids"], row["labels"]) for row in trainer.train_dataset]
     ours = encode(AutoTokenizer.from_pretrained(tiny_model), *rows)
     assert [(tokens.input_ids, tokens.labels) for tokens in ours] == theirs

@@ -176,15 +176,27 @@ def _build_trainer(
             # The guard stands before all that saves or logs.
             callbacks=[stop, Guard(), Checkpoints(folder), TrainingLog(folder)],
         )
-        trainer.create_optimizer()
-    except (ValueError, ImportError) as error:
+    except ValueError as error:
         raise ConfigError(
             "training", f"TRL or transformers refuses these settings ({error})", "correct them"
         ) from error
+    _check_optimizer(trainer, spec.training.optim)
     trainer.recorder = SampleRecorder(trainer.data_collator)
     trainer.add_callback(trainer.recorder)
     trainer.remove_callback(PrinterCallback)
     return trainer, stop
+
+
+def _check_optimizer(trainer: Trainer, name: str) -> None:
+    """Makes the optimizer, which may need a package or an argument that is not there."""
+    try:
+        trainer.create_optimizer()
+    except (ImportError, RuntimeError, TypeError, ValueError) as error:
+        raise ConfigError(
+            "training.optim",
+            f"'{name}' does not work here ({error})",
+            "use adamw_torch or adafactor, or an image and training.arguments with what it needs",
+        ) from error
 
 
 def _lora(spec: RunSpec, model: PreTrainedModel) -> LoraConfig | None:

@@ -1,0 +1,320 @@
+"""Whole training runs of a tiny model in this process, through the worker's own entry."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jobs
+import pytest
+
+from llmtrain_api.exits import EXIT_POLICIES, ExitClass
+from llmtrain_trainer import worker
+from llmtrain_trainer.workdir import RankFailure
+
+pytestmark = pytest.mark.torch
+
+SUCCESS, PREEMPTED = 0, EXIT_POLICIES[ExitClass.PREEMPTED].code
+WITH_EVERYTHING = {
+    "sft": {"packing": True},
+    "evaluation": {"fraction": 0.2, "everySteps": 4},
+    "output.export": {"mergeAdapter": True},
+}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns the folder of a run of 12 steps with LoRA, dropout, packing and evaluation."""
+    folder = jobs.write_job(tmp_path_factory.mktemp("undisturbed"), tiny_model, WITH_EVERYTHING)
+    assert worker.main([str(folder)]) == SUCCESS
+    return folder
+
+
+def log(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "trainer_log.jsonl").read_text().splitlines()]
+
+
+def losses(folder: Path, name: str = "loss") -> dict[int, float]:
+    return {line["current_steps"]: line[name] for line in log(folder) if name in line}
+
+
+def results(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(
+        (folder / "final" / "results" / "all_results.json").read_text()
+    )
+    return content
+
+
+def failure(folder: Path) -> RankFailure:
+    return RankFailure.model_validate_json((folder / "failure-rank-0.json").read_bytes())
+
+
+def test_the_training_log_has_a_line_per_step_and_evaluation(undisturbed: Path) -> None:
+    assert list(losses(undisturbed)) == list(range(1, 13))
+    assert list(losses(undisturbed, "eval_loss")) == [4, 8, 12]
+    last = [line for line in log(undisturbed) if "loss" in line][-1]
+    assert last["total_steps"] == 12
+    assert last["percentage"] == 100.0
+    assert last["remaining_time"] == "0:00:00"
+    assert last["seconds_per_step"] > 0
+    assert last["throughput"] > 0
+    assert {"lr", "epoch", "grad_norm", "elapsed_time"} <= last.keys()
+
+
+def test_checkpoints_are_marked_and_the_last_step_has_one(undisturbed: Path) -> None:
+    checkpoints = sorted(path.name for path in (undisturbed / "out").glob("checkpoint-*"))
+    assert checkpoints == ["checkpoint-12", "checkpoint-6"]
+    for name in checkpoints:
+        assert (undisturbed / "out" / name / ".saved-rank-0").is_file()
+
+
+def test_what_was_chosen_is_told(undisturbed: Path) -> None:
+    resolved = json.loads((undisturbed / "resolved.json").read_text())
+    assert resolved["precision"] == "FP32"
+    assert resolved["device"] == "cpu"
+    assert resolved["gradientAccumulationSteps"] == 2
+    assert 0 < resolved["trainableParameters"] < resolved["totalParameters"]
+    assert json.loads((undisturbed / "activity.json").read_text())["activity"] == "Finishing"
+
+
+def test_the_results_tell_loss_rows_and_tokens(undisturbed: Path) -> None:
+    numbers = results(undisturbed)
+    assert numbers["total_steps"] == 12
+    assert numbers["train_loss"] == pytest.approx(sum(losses(undisturbed).values()) / 12)
+    assert numbers["eval_loss"] == losses(undisturbed, "eval_loss")[12]
+    assert numbers["rows"] == 60
+    assert numbers["data_train"] + numbers["data_evaluation"] == 60
+    assert 0 < numbers["data_trained_tokens"] < numbers["data_tokens"]
+    assert len(numbers["weights_sha256"]) == 64
+    assert (undisturbed / "final" / ".done").is_file()
+    plot = undisturbed / "final" / "plots" / "training_loss.png"
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_adapter_names_its_base_by_uri_and_has_a_card(undisturbed: Path) -> None:
+    adapter = undisturbed / "final" / "adapter"
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "s3://models/tiny/"
+    card = (adapter / "README.md").read_text()
+    assert "s3://data/train.jsonl" in card
+    assert "PeftModel.from_pretrained" in card
+    assert str(undisturbed) not in card
+    assert not list((undisturbed / "final").rglob("*.bin"))
+
+
+def test_the_merged_model_is_the_base_with_its_adapter(undisturbed: Path, tiny_model: Path) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    final = undisturbed / "final"
+    base = AutoModelForCausalLM.from_pretrained(tiny_model)
+    merged = AutoModelForCausalLM.from_pretrained(final / "model")
+    ids = AutoTokenizer.from_pretrained(final / "model")("Sort these words", return_tensors="pt")
+    with torch.no_grad():
+        before = base(**ids).logits
+        adapted = PeftModel.from_pretrained(base, str(final / "adapter"))(**ids).logits
+        torch.testing.assert_close(merged(**ids).logits, adapted, atol=1e-5, rtol=1e-5)
+    assert not torch.equal(before, adapted)
+
+
+def test_a_run_that_goes_on_from_a_checkpoint_ends_with_the_same_weights(
+    undisturbed: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    jobs.write_job(
+        tmp_path, tiny_model, WITH_EVERYTHING, resume_from=undisturbed / "out" / "checkpoint-6"
+    )
+    assert worker.main([str(tmp_path)]) == SUCCESS
+    assert results(tmp_path)["weights_sha256"] == results(undisturbed)["weights_sha256"]
+    later = {step: loss for step, loss in losses(undisturbed).items() if step > 6}
+    assert losses(tmp_path) == later
+    assert results(tmp_path)["train_loss"] == results(undisturbed)["train_loss"]
+
+
+def test_a_run_that_is_stopped_saves_and_ends_with_the_same_weights_when_it_goes_on(
+    undisturbed: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    stopped = jobs.write_job(tmp_path / "stopped", tiny_model, WITH_EVERYTHING)
+    (stopped / "stop").touch()
+    assert worker.main([str(stopped)]) == PREEMPTED
+    assert json.loads((stopped / "preempted").read_text()) == {"step": 1}
+    checkpoint = stopped / "out" / "checkpoint-1"
+    assert (checkpoint / ".saved-rank-0").is_file()
+    assert not (stopped / "final").exists()
+    resumed = jobs.write_job(
+        tmp_path / "resumed", tiny_model, WITH_EVERYTHING, resume_from=checkpoint
+    )
+    assert worker.main([str(resumed)]) == SUCCESS
+    assert results(resumed)["weights_sha256"] == results(undisturbed)["weights_sha256"]
+
+
+def test_a_run_whose_training_was_over_only_finishes(
+    undisturbed: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    jobs.write_job(
+        tmp_path, tiny_model, WITH_EVERYTHING, resume_from=undisturbed / "out" / "checkpoint-12"
+    )
+    assert worker.main([str(tmp_path)]) == SUCCESS
+    for name in ("weights_sha256", "train_loss", "total_steps"):
+        assert results(tmp_path)[name] == results(undisturbed)[name]
+
+
+def with_a_bad_weight(model: Path, folder: Path) -> Path:
+    """Returns a copy of `model` in which one weight is NaN."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(model, folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"][3] = torch.nan
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        pytest.param({"training.loggingSteps": 1}, "loss is nan at step 1", id="seen in the loss"),
+        pytest.param(
+            {"training.loggingSteps": 100, "checkpoint.everySteps": 1},
+            "is not finite at step 1",
+            id="seen in the weights before a save",
+        ),
+    ],
+)
+def test_a_run_that_diverged_saves_nothing(
+    changes: Mapping[str, Any], message: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    model = with_a_bad_weight(tiny_model, tmp_path / "model")
+    folder = jobs.write_job(tmp_path / "work", model, changes)
+    assert worker.main([str(folder)]) == EXIT_POLICIES[ExitClass.DIVERGED].code
+    told = failure(folder)
+    assert told.exit_class is ExitClass.DIVERGED
+    assert told.step == 1
+    assert message in told.message
+    assert not list(folder.glob("out/checkpoint-*"))
+    assert not (folder / "final").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "exit_class", "message"),
+    [
+        pytest.param(
+            {"tuning.lora.targetModules": ["q_proj", "query"]},
+            ExitClass.CONFIG,
+            "tuning.lora.targetModules: the model has no layer 'query': choose from down_proj,",
+            id="a layer that the model does not have",
+        ),
+        pytest.param(
+            {"training.arguments": {"adam_beta": 0.9}},
+            ExitClass.CONFIG,
+            "training.arguments.adam_beta: SFTConfig has no such argument",
+            id="an unknown argument",
+        ),
+        pytest.param(
+            {"training.optim": "galore_adamw"},
+            ExitClass.CONFIG,
+            "training.optim: 'galore_adamw' does not work here",
+            id="an optimizer that needs more than there is",
+        ),
+        pytest.param(
+            {"training.maxLength": 8},
+            ExitClass.DATA,
+            "of 60 rows 60 have no trained token within training.maxLength (8)",
+            id="no answer within the length",
+        ),
+    ],
+)
+def test_what_cannot_work_is_told_in_the_failure_file(
+    changes: Mapping[str, Any],
+    exit_class: ExitClass,
+    message: str,
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    jobs.write_job(tmp_path, tiny_model, changes)
+    assert worker.main([str(tmp_path)]) == EXIT_POLICIES[exit_class].code
+    assert failure(tmp_path).exit_class is exit_class
+    assert message in failure(tmp_path).message
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_long_rows_are_cut_and_counted(tiny_model: Path, tmp_path: Path) -> None:
+    short, long = {"prompt": "a", "completion": "b"}, "red " * 200
+    data = [
+        [
+            *[short] * 4,
+            {"prompt": "a", "completion": long},
+            {"prompt": long, "completion": "b"},
+        ]
+    ]
+    datasets = [{"uri": "s3://data/a.jsonl", "format": "PromptCompletion"}]
+    changes = {"datasets": datasets, "training.maxSteps": 1, "training.maxLength": 32}
+    jobs.write_job(tmp_path, tiny_model, changes, data=data)
+    assert worker.main([str(tmp_path)]) == SUCCESS
+    numbers = results(tmp_path)
+    assert (numbers["rows"], numbers["data_train"]) == (6, 5)
+    assert (numbers["data_truncated"], numbers["data_dropped"]) == (2, 1)
+
+
+@pytest.mark.parametrize("pad_is_end", [False, True], ids=["own padding", "padding is the end"])
+def test_a_fully_tuned_model_answers_and_stops(
+    pad_is_end: bool, tiny_model: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.eos_token = "<|endoftext|>"  # As in many base models: not what ends a turn.
+    tokenizer.pad_token = "<|im_end|>" if pad_is_end else "<|im_start|>"
+    tokenizer.save_pretrained(model)
+    (model / "generation_config.json").write_text('{"eos_token_id": 0, "_from_model_config": true}')
+    rows = [
+        {"instruction": "Say a colour", "output": "red blue"},
+        {"instruction": "Say a size", "output": "small"},
+    ]
+    changes = {
+        "tuning": {"method": "Full"},
+        "training.maxSteps": 60,
+        "training.loggingSteps": 60,
+        "checkpoint.everySteps": 100,
+    }
+    folder = jobs.write_job(tmp_path / "work", model, changes, data=[rows * 4])
+    assert worker.main([str(folder)]) == SUCCESS
+    trained: Any = AutoModelForCausalLM.from_pretrained(folder / "final" / "model")
+    for row in rows:
+        question = [{"role": "user", "content": row["instruction"]}]
+        text = tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
+        ids = tokenizer([text], add_special_tokens=False, return_tensors="pt").input_ids
+        answer = trained.generate(ids, do_sample=False, max_new_tokens=40)
+        assert tokenizer.decode(answer[0, ids.shape[1] :]) == f"{row['output']}<|im_end|>"
+
+
+def test_two_processes_stop_at_the_same_step_and_go_on_exactly(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    changes = {"workers.processesPerNode": 2, "training.maxSteps": 4}
+    whole = jobs.write_job(tmp_path / "whole", tiny_model, changes)
+    done = jobs.run_processes(2, "-m", "llmtrain_trainer.worker", str(whole))
+    assert done.returncode == 0, done.stdout + done.stderr
+    hashes = [line.split()[-4] for line in done.stdout.splitlines() if "weights sha256" in line]
+    assert len(hashes) == 2
+    assert len(set(hashes)) == 1
+
+    stopped = jobs.write_job(tmp_path / "stopped", tiny_model, changes)
+    (stopped / "stop").touch()
+    done = jobs.run_processes(2, "-m", "llmtrain_trainer.worker", str(stopped))
+    assert done.returncode != 0
+    assert json.loads((stopped / "preempted").read_text()) == {"step": 1}
+    checkpoint = stopped / "out" / "checkpoint-1"
+    assert {path.name for path in checkpoint.glob(".saved-*")} == {".saved-rank-0", ".saved-rank-1"}
+    assert not list(stopped.glob("failure-*"))
+
+    resumed = jobs.write_job(tmp_path / "resumed", tiny_model, changes, resume_from=checkpoint)
+    done = jobs.run_processes(2, "-m", "llmtrain_trainer.worker", str(resumed))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert results(resumed)["weights_sha256"] == results(whole)["weights_sha256"]
