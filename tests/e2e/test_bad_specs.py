@@ -122,11 +122,17 @@ def test_the_same_spec_is_taken_again_once_started(namespace: str) -> None:
     assert apply(namespace, "started", specs.everything()) == ""
 
 
-def test_a_null_among_free_fields_does_not_break_later_writes(namespace: str) -> None:
-    spec = specs.changed(specs.good(), "training.arguments", {"lr_scheduler_kwargs": None})
-    spec["suspend"] = True
+def test_a_null_among_free_fields_is_kept_and_frozen(namespace: str) -> None:
+    arguments = {"lr_scheduler_kwargs": None, "adam_beta1": 0.8}
+    spec = {**specs.changed(specs.good(), "training.arguments", arguments), "suspend": True}
     start(namespace, spec)
+    stored = cluster.get("llmtrainrun", namespace, "started")["spec"]
+    assert stored["training"]["arguments"] == arguments
     assert change(namespace, "retry", 1, spec) == ""
+    without = {"adam_beta1": 0.8}
+    assert "spec.training.arguments: Forbidden" in change(
+        namespace, "training.arguments", without, spec
+    )
 
 
 def test_a_new_run_counts_as_not_looked_at(namespace: str) -> None:
