@@ -17,6 +17,7 @@ from typing import Any
 import folders
 
 ANSWER_TOKENS = 48
+BATCH = 8
 
 
 def download_adapter() -> Path:
@@ -43,14 +44,23 @@ def mean_loss(model: Any, tokenizer: Any, rows: list[dict[str, str]]) -> float:
     import torch
 
     total, count = 0.0, 0
-    for row in rows:
-        prompt, answer = tokens_of(tokenizer, row)
-        labels = torch.tensor([[-100] * len(prompt) + answer])
+    for start in range(0, len(rows), BATCH):
+        pairs = [tokens_of(tokenizer, row) for row in rows[start : start + BATCH]]
+        # What follows the answer changes nothing before it, so the filling needs no mask.
+        ids = pad([prompt + answer for prompt, answer in pairs], 0)
+        labels = pad([[-100] * len(prompt) + answer for prompt, answer in pairs], -100)
         with torch.inference_mode():
-            loss = model(torch.tensor([prompt + answer]), labels=labels).loss
-        total += loss.item() * len(answer)
-        count += len(answer)
+            loss = model(torch.tensor(ids), labels=torch.tensor(labels)).loss
+        tokens = sum(len(answer) for _, answer in pairs)
+        total += loss.item() * tokens
+        count += tokens
     return total / count
+
+
+def pad(lists: list[list[int]], value: int) -> list[list[int]]:
+    """Returns the lists, filled up to the length of the longest."""
+    longest = max(len(each) for each in lists)
+    return [each + [value] * (longest - len(each)) for each in lists]
 
 
 def answer_to(model: Any, tokenizer: Any, row: dict[str, str]) -> str:

@@ -33,7 +33,7 @@ MODULES = """
     unittest urllib.parse urllib.request urllib.robotparser uuid wave weakref
     xml.dom.minidom xml.etree.ElementTree xmlrpc.client zipfile zipimport zlib
 """
-ASKED = "shutil.copyfile"
+ASKED = "glob.glob"
 """The demo asks about this function before and after training, so it is never trained on."""
 TRAIN_ROWS = 156
 HELD_OUT_ROWS = 24

@@ -135,9 +135,8 @@ def tell(seen: dict[str, Any]) -> None:
     """Prints how the run ended: conditions, one a line, then what `kubectl describe` says."""
     print("Conditions:")
     for each in seen.get("conditions", []):
-        print(
-            f"  {each['type']:<14}{each['status']:<9}{each['reason']:<18}{each.get('message', '')}"
-        )
+        words = f"  {each['type']:<14}{each['status']:<9}{each['reason']:<18}"
+        print((words + each.get("message", "")).rstrip())
     print(f"\n$ kubectl describe llmtrainrun {RUN} -n {NAMESPACE}   (without spec and conditions)")
     print(
         sections(kubectl("describe", "llmtrainrun", RUN, "-n", NAMESPACE), without={"Conditions"})
