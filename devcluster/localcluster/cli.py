@@ -53,6 +53,7 @@ def _images(args: argparse.Namespace) -> None:
     if args.part != "push":
         images.build()
     if args.part != "build":
+        cluster.require_ours()
         images.push()
 
 

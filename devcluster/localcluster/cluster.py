@@ -33,16 +33,25 @@ _KEPT = ("registry", "images.json", "images-built.json")
 def _exclusively() -> Iterator[None]:
     """Holds the machine's lock, and makes sure that the cluster is this clone's or nobody's."""
     with lock(RUN.with_suffix(".lock")):
-        owner = _owner()
-        if owner != STATE and _is_alive():
-            if owner.parent.exists():
-                raise DevclusterError(
-                    f"the cluster of `{owner.parent}` runs on this machine, and there is room "
-                    f"for one. Stop it with `{owner.parent}/devcluster/devcluster down`"
-                )
-            say(f"ending the cluster of `{owner.parent}`, a folder that is gone")
-            _teardown(owner)
+        if _is_foreign() and not _owner().parent.exists():
+            say(f"ending the cluster of `{_owner().parent}`, a folder that is gone")
+            _teardown(_owner())
+        require_ours()
         yield
+
+
+def require_ours() -> None:
+    """Stops if another clone's cluster runs on this machine.
+
+    Raises:
+        DevclusterError: It does.
+    """
+    if _is_foreign():
+        folder = _owner().parent
+        raise DevclusterError(
+            f"the cluster of `{folder}` runs on this machine, and there is room for one. "
+            f"Stop it with `{folder}/devcluster/devcluster down`"
+        )
 
 
 def _owner() -> Path:
@@ -50,8 +59,10 @@ def _owner() -> Path:
     return Path(_OWNER.read_text()) if _OWNER.exists() else STATE
 
 
-def _is_alive() -> bool:
-    return any(map(pid_of, recorded())) or any(map(cgroups.members, NODES))
+def _is_foreign() -> bool:
+    """Returns whether another clone's cluster runs."""
+    is_alive = any(map(pid_of, recorded())) or any(map(cgroups.members, NODES))
+    return is_alive and _owner() != STATE
 
 
 def up() -> None:
@@ -181,9 +192,7 @@ def status() -> bool:
     if not names:
         say(f"no cluster runs; start one with `{REPOSITORY}/devcluster/devcluster up`")
         return False
-    if _owner() != STATE:
-        say(f"the cluster of `{_owner().parent}` runs on this machine, not this clone's")
-        return False
+    require_ours()
     for name in names:
         pid = pid_of(name)
         say(f"{name:22} {f'process {pid}' if pid else 'NOT RUNNING'}")
