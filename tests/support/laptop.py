@@ -57,7 +57,8 @@ class Laptop:
         }
         top = {"name": "first", "uid": "", **changes.pop("top", {})}
         for block, values in changes.items():
-            spec[block] = {**spec.get(block, {}), **values}
+            merged = isinstance(values, dict)
+            spec[block] = {**spec.get(block, {}), **values} if merged else values
         return RunFile.model_validate({**top, "spec": spec})
 
     def node(self, run: RunFile | None = None, index: int = 0, worker: str = "fake_worker") -> Node:

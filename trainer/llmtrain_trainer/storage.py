@@ -239,6 +239,7 @@ def _open_bucket(bucket: str, region: str, endpoint: str | None, secret_folder: 
             "virtual_hosted_style_request": endpoint is None,
             # TLS protects the payload; over plain HTTP its hash is part of the signature.
             "unsigned_payload": not plain_http,
+            "disable_bulk_delete": True,  # Not every server has it, and we delete little.
             **({"endpoint": endpoint} if endpoint else {}),
         },
         client_options={
