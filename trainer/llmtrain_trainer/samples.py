@@ -64,7 +64,12 @@ def report(digests_by_rank: Sequence[Sequence[int]]) -> None:
         seen |= own
         whole = hashlib.sha256(array("Q", sorted(own)).tobytes()).hexdigest()[:16]
         logger.info("rank %d trained %d samples in its first epoch, %s", rank, len(digests), whole)
-    logger.info("%d distinct samples, %d of them seen by two processes", len(seen), common)
+    logger.info(
+        "%d distinct samples, %d of them seen by two processes (transformers fills an epoch's last"
+        " batches up from its beginning)",
+        len(seen),
+        common,
+    )
 
 
 def _digest(ids: Sequence[int]) -> int:

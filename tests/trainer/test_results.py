@@ -1,0 +1,111 @@
+"""The numbers, the plot and the card of a finished run."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import jobs
+import pytest
+import yaml
+
+from llmtrain_api.run import RunSpec
+from llmtrain_trainer.card import Kind, write_card
+from llmtrain_trainer.results import collect, mean_loss, perplexity, plot, smooth
+from llmtrain_trainer.tokens import Account, DatasetAccount
+
+ACCOUNT = Account(
+    key="k",
+    datasets=[
+        DatasetAccount(
+            uri="s3://data/a.jsonl", sha256="aa", rows=10, train=7, evaluation=2, dropped=1
+        ),
+        DatasetAccount(uri="s3://data/b.jsonl", sha256="bb", rows=5, train=5, truncated=3),
+    ],
+)
+HISTORY = [
+    {"loss": 4.0, "step": 10, "epoch": 0.5},
+    {"loss": 2.0, "step": 20, "epoch": 1.0},
+    {"eval_loss": 1.0, "eval_runtime": 3.0, "step": 20, "epoch": 1.0},
+    {"loss": 1.0, "step": 25, "epoch": 1.25},
+]
+
+
+def test_collect() -> None:
+    numbers = collect({"train_runtime": 9.0, "total_flos": 1.0}, HISTORY, ACCOUNT, "cafe")
+    assert numbers["total_steps"] == 25
+    assert numbers["epoch"] == 1.25
+    assert numbers["train_loss"] == (4 * 10 + 2 * 10 + 1 * 5) / 25
+    assert numbers["eval_loss"] == 1.0
+    assert numbers["perplexity"] == math.e
+    assert (numbers["rows"], numbers["data_train"], numbers["data_truncated"]) == (15, 12, 3)
+    assert numbers["weights_sha256"] == "cafe"
+
+
+def test_a_run_without_evaluation_has_no_perplexity() -> None:
+    assert "perplexity" not in collect({}, HISTORY[:2], ACCOUNT, "cafe")
+
+
+def test_mean_loss_of_nothing_is_nothing() -> None:
+    assert mean_loss([]) is None
+
+
+def test_perplexity_of_a_huge_loss_is_infinite() -> None:
+    assert perplexity(1e6) == math.inf
+
+
+def test_smoothing_keeps_the_length_and_the_start_and_lessens_the_noise() -> None:
+    noisy = [float(number % 2) for number in range(100)]
+    smoothed = smooth(noisy)
+    assert len(smoothed) == 100
+    assert smoothed[0] == noisy[0]
+    assert max(smoothed[50:]) - min(smoothed[50:]) < 0.2
+    assert smooth([]) == []
+
+
+@pytest.mark.torch  # For matplotlib, which takes seconds to import too.
+@pytest.mark.parametrize(
+    "history",
+    [
+        pytest.param(HISTORY, id="training and evaluation"),
+        pytest.param(HISTORY[:1], id="one point"),
+        pytest.param([], id="no point at all"),
+    ],
+)
+def test_plot(history: list[dict[str, float]], tmp_path: Path) -> None:
+    path = tmp_path / "plots" / "loss.png"
+    plot(history, "run: loss", path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def card(kind: Kind, changes: dict[str, Any] | None = None) -> str:
+    spec = RunSpec.model_validate(jobs.small_spec(changes))
+    numbers = {"train_loss": 1.23456789, "eval_loss": None}
+    return write_card("my-run", kind, spec, ACCOUNT, numbers, {"torch": "2.15.0"})
+
+
+@pytest.mark.parametrize("kind", ["adapter", "model"])
+def test_a_card_tells_base_data_arguments_results_and_how_to_load(kind: Kind) -> None:
+    text = card(kind)
+    front, body = text.removeprefix("---\n").split("---\n", 1)
+    assert yaml.safe_load(front)["pipeline_tag"] == "text-generation"
+    assert body.startswith("\n# my-run\n")
+    for part in (
+        "`s3://models/tiny/`",
+        "| `s3://data/a.jsonl` | 10 | 7 | 2 | 1 | 0 | 0 | `aa` |",
+        "learningRate: 0.005",
+        "gradientAccumulationSteps: 2",
+        "| train_loss | 1.23457 |",
+        'from_pretrained("path/to/this/folder")',
+        "torch 2.15.0",
+    ):
+        assert part in body
+    assert "eval_loss" not in body
+    assert ("PeftModel" in body) == (kind == "adapter")
+
+
+def test_cards_say_what_was_trained() -> None:
+    assert "A LoRA adapter for supervised fine-tuning" in card("adapter")
+    assert "The base model with a LoRA adapter merged in" in card("model")
+    assert "A model with all weights fine-tuned" in card("model", {"tuning": {"method": "Full"}})
