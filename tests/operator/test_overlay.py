@@ -27,7 +27,7 @@ def test_an_empty_overlay_changes_nothing(template: dict[str, Any]) -> None:
 
 
 def test_what_a_platform_adds_is_merged_by_name(template: dict[str, Any]) -> None:
-    overlay = {
+    overlay: dict[str, Any] = {
         "metadata": {"labels": {"team": "nlp"}, "annotations": {"example.com/cost": "42"}},
         "spec": {
             "imagePullSecrets": [{"name": "registry"}],
@@ -53,7 +53,7 @@ def test_what_a_platform_adds_is_merged_by_name(template: dict[str, Any]) -> Non
     assert merged["spec"]["volumes"] == [
         *template["spec"]["volumes"],
         overlay["spec"]["volumes"][0],
-    ]  # type: ignore[index]
+    ]
     assert theirs["volumeMounts"][:-1] == ours["volumeMounts"]
     assert theirs["env"][:-1] == ours["env"]
     assert theirs["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["IPC_LOCK"]}

@@ -1,0 +1,138 @@
+"""From a report to what `kubectl get` shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from cluster_fake import START
+
+from llmtrain_api.progress import Progress, Report
+from llmtrain_api.status import RunProgress, RunStatus
+from llmtrain_operator.progress import ProgressBook
+from llmtrain_operator.reporting import duration, eta, with_report
+from llmtrain_operator.snapshot import RunKey
+
+KEY = RunKey("default", "one")
+
+
+def report(attempt: int = 1, **fields: Any) -> Report:
+    return Report.model_validate({"attempt": attempt, "activity": "Training", **fields})
+
+
+def numbers(**fields: Any) -> dict[str, Any]:
+    return {"step": 120, "totalSteps": 500, **fields}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s"),
+        (0.4, "0s"),
+        (45, "45s"),
+        (59.6, "1m"),
+        (60, "1m"),
+        (200, "3m20s"),
+        (3600, "1h"),
+        (7500, "2h5m"),
+        (86_400, "1d"),
+        (356_400, "4d3h"),
+        (-5, "0s"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        pytest.param({"seconds_per_step": 0.5}, "3m10s", id="the rest at the present pace"),
+        pytest.param({}, None, id="an unknown pace gives no time"),
+        pytest.param({"seconds_per_step": 1, "step": 500}, None, id="the last step has none"),
+        pytest.param({"seconds_per_step": 1, "step": 600}, None, id="nor has one beyond"),
+    ],
+)
+def test_eta(fields: dict[str, Any], expected: str | None) -> None:
+    assert eta(Progress(**{"step": 120, "total_steps": 500, **fields})) == expected
+
+
+def test_numbers_are_rounded_for_people() -> None:
+    progress = numbers(
+        epoch=1.23456,
+        loss=1.7320508,
+        evalLoss=0.000123456,
+        learningRate=1.8181e-05,
+        tokensPerSecond=12345.6,
+    )
+    seen = with_report(RunStatus(), report(progress=progress), START).progress
+    assert seen is not None
+    assert (seen.summary, seen.epoch, seen.loss) == ("120/500", "1.23", "1.732")
+    assert (seen.eval_loss, seen.learning_rate) == ("0.0001235", "1.8e-05")
+    assert (seen.tokens_per_second, seen.activity) == ("12346", "Training")
+    assert seen.last_update_time == "2027-01-15T08:00:00Z"
+
+
+def test_slow_runs_keep_a_digit_of_their_speed() -> None:
+    seen = with_report(RunStatus(), report(progress=numbers(tokensPerSecond=3.21)), START).progress
+    assert seen is not None
+    assert seen.tokens_per_second == "3.2"
+
+
+def test_what_a_report_leaves_out_stays() -> None:
+    before = RunStatus(progress=RunProgress(step=5, eval_loss="0.5", loss="1", eta="3s"))
+    seen = with_report(before, report(progress=numbers()), START).progress
+    assert seen is not None
+    assert (seen.step, seen.eval_loss, seen.loss) == (120, "0.5", "1")
+    assert seen.eta is None, "but not a time that was true of another step"
+    only_words = with_report(before, report(message="uploading"), START).progress
+    assert only_words is not None
+    assert (only_words.step, only_words.message) == (5, "uploading")
+
+
+def test_checkpoints_artifacts_and_choices_are_told() -> None:
+    told = report(
+        checkpoints=[
+            {"name": f"{n}0-a1r0", "step": n * 10, "time": "2027-01-15T08:00:00Z"}
+            for n in (3, 2, 1)
+        ],
+        artifacts={"adapter": "s3://runs/one/adapter/"},
+        resolved={"precision": "BF16", "specHash": "theirs"},
+    )
+    status = with_report(RunStatus(), told, START)
+    assert status.latest_checkpoint == "30-a1r0"
+    assert [c.step for c in status.checkpoints] == [30, 20, 10]
+    assert status.artifacts is not None
+    assert status.artifacts.adapter == "s3://runs/one/adapter/"
+    assert status.resolved is not None
+    assert (status.resolved.precision, status.resolved.spec_hash) == ("BF16", None)
+    later = with_report(status, report(artifacts={"model": "s3://runs/one/model/"}), START)
+    assert later.artifacts is not None
+    assert later.artifacts.adapter == "s3://runs/one/adapter/"
+
+
+def test_a_book_joins_reports_of_one_attempt() -> None:
+    changed: list[RunKey] = []
+    book = ProgressBook(changed.append)
+    book.put(KEY, "uid", report(progress=numbers(), resolved={"device": "cpu"}), START)
+    book.put(KEY, "uid", report(message="saving", resolved={"precision": "FP32"}), START + 1)
+    entry = book.get("uid")
+    assert entry is not None
+    assert entry.heard_at == START + 1
+    assert entry.report.progress is not None
+    assert entry.report.message == "saving"
+    assert entry.report.resolved is not None
+    assert (entry.report.resolved.device, entry.report.resolved.precision) == ("cpu", "FP32")
+    assert changed == [KEY, KEY]
+
+
+def test_a_book_starts_anew_with_each_attempt_and_drops_late_reports() -> None:
+    book = ProgressBook(lambda key: None)
+    book.put(KEY, "uid", report(attempt=1, progress=numbers()), START)
+    book.put(KEY, "uid", report(attempt=2), START)
+    book.put(KEY, "uid", report(attempt=1, progress=numbers(step=400)), START)
+    entry = book.get("uid")
+    assert entry is not None
+    assert (entry.report.attempt, entry.report.progress) == (2, None)
+    book.forget_all_but(set())
+    assert book.get("uid") is None
