@@ -94,9 +94,16 @@ def end(
     )
 
 
-def reset_for_retry(status: RunStatus) -> RunStatus:
-    """Returns the status of a failed run that is tried again, with all of its restarts."""
-    return status.model_copy(update={"restarts": 0, "completion_time": None})
+def with_retry(status: RunStatus, retry: int) -> RunStatus:
+    """Returns `status` with all restarts given back, if `spec.retry` was raised since.
+
+    While an attempt is going on that is all it means; a failed run starts anew.
+    """
+    if not status.attempts or status.attempts[-1].retry >= retry:
+        return status
+    if status.attempts[-1].outcome is None:
+        status = with_latest(status, retry=retry)
+    return status.model_copy(update={"restarts": 0})
 
 
 def idle(progress: RunProgress | None) -> RunProgress | None:

@@ -78,11 +78,12 @@ def plan(snapshot: Snapshot) -> Plan:
     if _is_finished(status):
         if not _starts_anew(snapshot, status):
             return _plan_finished(snapshot, status)
-        status = attempts.reset_for_retry(status)
+        status = status.model_copy(update={"completion_time": None})
     if spec is None:
         return _refuse(snapshot, status)
     status = with_report_of(snapshot, with_spec_hash(status, spec))
     status = attempts.recovered(status, own_jobs(snapshot), spec.retry)
+    status = attempts.with_retry(status, spec.retry)
     latest = status.attempts[-1] if status.attempts else None
     if latest is None or latest.outcome is not None:
         return _plan_next(snapshot, status, spec)

@@ -200,6 +200,24 @@ async def test_a_failed_run_is_tried_again_when_retry_is_raised(world: World) ->
     assert world.status.completion_time is None
 
 
+async def test_raising_retry_while_it_runs_gives_its_restarts_back(world: World) -> None:
+    await start(world, restartPolicy={"maxRestarts": 1})
+    await fail_attempt(world, 1)
+    await world.wait(10)
+    world.kube.run_pods("one-a2")
+    world.set_spec(retry=1)
+    await world.settle()
+    assert world.status.restarts == 0
+    await fail_attempt(world, 2)
+    await world.wait(10)
+    assert (world.status.attempt, world.status.restarts) == (3, 1)
+    world.kube.run_pods("one-a3")
+    await world.settle()
+    await fail_attempt(world, 3)
+    await world.wait(400)
+    assert (world.phase(), world.status.attempt) == ("Failed", 3)
+
+
 async def test_a_run_that_succeeded_never_starts_again(world: World) -> None:
     await start(world)
     world.kube.end_job("one-a1", "Complete")

@@ -37,8 +37,8 @@ PENDING = pod(1, phase="Pending", node_name="")
             [],
             [event("exceeded quota: gpu", "FailedCreate")],
             "FailedCreate",
-            "0 of 2 pods are running; Job one-a1: exceeded quota: gpu: raise the quota, or ask for less"
-            " in workers.resources",
+            "0 of 2 pods are running; Job one-a1: exceeded quota: gpu: raise the quota, or ask for"
+            " less in workers.resources",
             id="a Job that cannot make its pods",
         ),
         pytest.param(

@@ -1,0 +1,82 @@
+"""Events about runs: few, counted up, and never in the way."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+from cluster_fake import FakeKube
+from views import run
+
+from llmtrain_operator.cache import Cache
+from llmtrain_operator.changes import Told
+from llmtrain_operator.kube import ForbiddenError, Kube
+from llmtrain_operator.reasons import EventReason
+from llmtrain_operator.recorder import Recorder, event_name
+
+TOLD = Told(EventReason.CHECKPOINT_SAVED, "Checkpoint 10-a1r0 is saved.", about="a1")
+RUN = run()
+
+
+@pytest.fixture
+def kube() -> FakeKube:
+    return FakeKube(Cache())
+
+
+@pytest.fixture
+def recorder(kube: FakeKube) -> Recorder:
+    return Recorder(cast("Kube", kube), lambda: kube.now)
+
+
+async def test_an_event_is_about_the_run(kube: FakeKube, recorder: Recorder) -> None:
+    await recorder.record(RUN, TOLD)
+    event = kube.objects["Event", "default", event_name(RUN, TOLD)]
+    assert event["involvedObject"]["uid"] == RUN.uid
+    assert (event["type"], event["count"]) == ("Normal", 1)
+    assert event["firstTimestamp"] == "2027-01-15T08:00:00Z"
+
+
+async def test_the_same_again_is_counted_up_once_a_minute(
+    kube: FakeKube, recorder: Recorder
+) -> None:
+    for _ in range(10):
+        await recorder.record(RUN, TOLD)
+        kube.now += 10
+    assert len(kube.writes) == 2
+    event = kube.objects["Event", "default", event_name(RUN, TOLD)]
+    assert event["count"] == 2
+    assert event["lastTimestamp"] == "2027-01-15T08:01:00Z"
+
+
+async def test_an_event_of_an_earlier_process_is_counted_up(
+    kube: FakeKube, recorder: Recorder
+) -> None:
+    await recorder.record(RUN, TOLD)
+    another = Recorder(cast("Kube", kube), lambda: kube.now)
+    await another.record(RUN, TOLD)
+    assert kube.objects["Event", "default", event_name(RUN, TOLD)]["count"] == 2
+
+
+async def test_an_event_that_cannot_be_written_is_dropped(
+    kube: FakeKube, recorder: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(verb: str, kind: str, name: str) -> None:
+        raise ForbiddenError("the namespace is being terminated")
+
+    kube.fail = refuse
+    await recorder.record(RUN, TOLD)
+    assert "the namespace is being terminated" in caplog.text
+    assert kube.writes == []
+
+
+async def test_different_subjects_are_different_events(kube: FakeKube, recorder: Recorder) -> None:
+    await recorder.record(RUN, TOLD)
+    await recorder.record(RUN, Told(TOLD.reason, TOLD.message, about="a2"))
+    await recorder.record(run(uid="another"), TOLD)
+    assert len(kube.names("Event")) == 3
+
+
+async def test_long_messages_are_cut(kube: FakeKube, recorder: Recorder) -> None:
+    await recorder.record(RUN, Told(TOLD.reason, "x" * 5000))
+    event = kube.objects["Event", "default", kube.names("Event")[0]]
+    assert len(event["message"]) == 1024
