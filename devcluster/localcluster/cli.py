@@ -1,6 +1,7 @@
 """The command line of `devcluster`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -65,6 +66,7 @@ def _restart(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line `argv` and returns the exit status."""
     args = _parser().parse_args(argv)
+    os.environ["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin"  # `su` may leave them out.
     try:
         return 1 if args.run(args) is False else 0
     except DevclusterError as error:
