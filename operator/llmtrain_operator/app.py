@@ -61,12 +61,13 @@ class Operator:
             lambda: self._authority.ca_pem,
             time.time,
         )
+        self._recorder = Recorder(kube, time.time)
         self._reconciler = Reconciler(
             self._queue,
             self._cache,
             self._observer,
             executor,
-            Recorder(kube, time.time),
+            self._recorder,
             self._pace,
         )
         self._tasks: list[asyncio.Task[Any]] = []
@@ -135,6 +136,7 @@ class Operator:
             self._health.watch_loop(),
             self._authority.keep_fresh(self._publish_soon),
             keep_reading(self._read, self._found),
+            self._recorder.work(),
             self._count(),
             *(self._reconciler.work() for _ in range(self._settings.workers)),
         ]

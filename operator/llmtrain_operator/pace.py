@@ -32,8 +32,13 @@ class Pace:
         """Least seconds between two writes of one run's progress."""
         return max(self._interval, self.live_runs / self._budget)
 
-    def wait(self, uid: str, urgency: Urgency) -> float:
-        """Returns the seconds until a status of this urgency should be written; 0 for now."""
+    def wait(self, uid: str, urgency: Urgency, *, busy: bool = False) -> float:
+        """Returns the seconds until a status of this urgency should be written; 0 for now.
+
+        While the operator is `busy` with new runs, only milestones are written.
+        """
+        if busy and urgency in (Urgency.LATER, Urgency.SOON):
+            return SOON_SECONDS
         last = self._last.get(uid)
         if last is None or urgency in (Urgency.NONE, Urgency.NOW):
             return 0.0

@@ -46,6 +46,11 @@ class WorkQueue(Generic[Key]):
         """Returns how many keys could be worked on now."""
         return len(self._first) + len(self._ready)
 
+    @property
+    def has_first(self) -> bool:
+        """Whether a key that goes before others waits."""
+        return bool(self._first)
+
     def add(self, key: Key, *, first: bool = False) -> None:
         """Makes `key` ready; with `first`, before all that were added without it."""
         self._due.pop(key, None)

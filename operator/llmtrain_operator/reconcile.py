@@ -83,7 +83,7 @@ class Reconciler:
         look_again = todo.look_again
         new = todo.status or old
         how_soon = urgency(old, new)
-        wait = self._pace.wait(run.uid, how_soon)
+        wait = self._pace.wait(run.uid, how_soon, busy=self._queue.has_first)
         if how_soon is not Urgency.NONE and wait <= 0:
             if not await self._executor.write_status(run, new):
                 self._queue.add(run.key)
@@ -103,7 +103,7 @@ class Reconciler:
             await self._start(snapshot, todo.start)
         if written is not old:
             for told in tell(old, new):
-                await self._recorder.record(run, told)
+                self._recorder.add(run, told)
         self._forget_the_gone(run.key, new)
         if look_again is not None:
             self._queue.add_after(run.key, look_again)

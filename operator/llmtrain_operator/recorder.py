@@ -1,11 +1,13 @@
 """Writes Kubernetes Events about runs, few and bounded: one object per run, reason and attempt.
 
-An Event that comes again is counted up, at most once a minute. Events are a courtesy: one that
-cannot be written is logged and dropped, so that it never holds up a run.
+An Event that comes again is counted up, at most once a minute. Events are a courtesy: they are
+written one after the other beside the work on runs, and one that cannot be written is logged and
+dropped, so that they never hold up a run.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 from collections import OrderedDict
@@ -21,6 +23,7 @@ log = logging.getLogger(__name__)
 COMPONENT = "llmtrain-operator"
 QUIET_SECONDS = 60.0
 MAX_REMEMBERED = 4096
+MAX_WAITING = 4096
 MAX_MESSAGE = 1024  # The API server's own bound.
 
 
@@ -37,8 +40,21 @@ class Recorder:
         self._kube = kube
         self._now = now
         self._written: OrderedDict[str, _Written] = OrderedDict()
+        self._waiting: asyncio.Queue[tuple[RunView, Told]] = asyncio.Queue(MAX_WAITING)
 
-    async def record(self, run: RunView, told: Told) -> None:
+    def add(self, run: RunView, told: Told) -> None:
+        """Has one Event about a run written soon."""
+        try:
+            self._waiting.put_nowait((run, told))
+        except asyncio.QueueFull:
+            log.warning("Event %s is dropped: too many wait", told.reason, extra=about(run))
+
+    async def work(self) -> None:
+        """Writes the Events that were added, until cancelled."""
+        while True:
+            await self.write(*await self._waiting.get())
+
+    async def write(self, run: RunView, told: Told) -> None:
         """Writes one Event about a run, or counts up the one that is there."""
         now, name = self._now(), event_name(run, told)
         known = self._written.get(name)
@@ -51,7 +67,7 @@ class Recorder:
             else:
                 await self._count_up(run, told, name, count, now)
         except KubeError as error:
-            log.warning("Event %s of run %s was not written: %s", told.reason, run.key, error)
+            log.warning("Event %s was not written: %s", told.reason, error, extra=about(run))
             return
         self._written.pop(name, None)
         self._written[name] = _Written(count, now)
@@ -73,6 +89,11 @@ class Recorder:
             "message": told.message[:MAX_MESSAGE],
         }
         await self._kube.patch(EVENTS, run.key.namespace, name, body)
+
+
+def about(run: RunView) -> dict[str, str]:
+    """Returns what names a run in a line of the log."""
+    return {"run": str(run.key)}
 
 
 def event_name(run: RunView, told: Told) -> str:

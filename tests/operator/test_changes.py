@@ -94,6 +94,13 @@ def test_milestones_are_written_at_once_and_progress_every_few_seconds() -> None
     assert pace.wait("b", Urgency.LATER) == 0, "each run has its own"
 
 
+def test_only_milestones_are_written_while_new_runs_wait() -> None:
+    pace = Pace(10.0, 5.0, Clock())
+    assert pace.wait("a", Urgency.SOON, busy=True) > 0
+    assert pace.wait("a", Urgency.LATER, busy=True) > 0
+    assert pace.wait("a", Urgency.NOW, busy=True) == 0
+
+
 def test_many_runs_share_the_budget_of_writes() -> None:
     pace = Pace(10.0, 5.0, Clock())
     pace.live_runs = 50

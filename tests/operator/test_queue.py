@@ -57,6 +57,7 @@ async def test_keys_that_come_first_overtake(queue: WorkQueue[str]) -> None:
     queue.add("a")
     queue.add("b")
     queue.add("c", first=True)
+    assert queue.has_first
     queue.add("b", first=True)
     assert await take(queue) == ["c", "b", "a"]
 

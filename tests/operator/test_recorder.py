@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import cast
 
 import pytest
@@ -12,7 +13,7 @@ from llmtrain_operator.cache import Cache
 from llmtrain_operator.changes import Told
 from llmtrain_operator.kube import ForbiddenError, Kube
 from llmtrain_operator.reasons import EventReason
-from llmtrain_operator.recorder import Recorder, event_name
+from llmtrain_operator.recorder import MAX_WAITING, Recorder, event_name
 
 TOLD = Told(EventReason.CHECKPOINT_SAVED, "Checkpoint 10-a1r0 is saved.", about="a1")
 RUN = run()
@@ -29,7 +30,7 @@ def recorder(kube: FakeKube) -> Recorder:
 
 
 async def test_an_event_is_about_the_run(kube: FakeKube, recorder: Recorder) -> None:
-    await recorder.record(RUN, TOLD)
+    await recorder.write(RUN, TOLD)
     event = kube.objects["Event", "default", event_name(RUN, TOLD)]
     assert event["involvedObject"]["uid"] == RUN.uid
     assert (event["type"], event["count"]) == ("Normal", 1)
@@ -40,7 +41,7 @@ async def test_the_same_again_is_counted_up_once_a_minute(
     kube: FakeKube, recorder: Recorder
 ) -> None:
     for _ in range(10):
-        await recorder.record(RUN, TOLD)
+        await recorder.write(RUN, TOLD)
         kube.now += 10
     assert len(kube.writes) == 2
     event = kube.objects["Event", "default", event_name(RUN, TOLD)]
@@ -51,9 +52,9 @@ async def test_the_same_again_is_counted_up_once_a_minute(
 async def test_an_event_of_an_earlier_process_is_counted_up(
     kube: FakeKube, recorder: Recorder
 ) -> None:
-    await recorder.record(RUN, TOLD)
+    await recorder.write(RUN, TOLD)
     another = Recorder(cast("Kube", kube), lambda: kube.now)
-    await another.record(RUN, TOLD)
+    await another.write(RUN, TOLD)
     assert kube.objects["Event", "default", event_name(RUN, TOLD)]["count"] == 2
 
 
@@ -64,19 +65,31 @@ async def test_an_event_that_cannot_be_written_is_dropped(
         raise ForbiddenError("the namespace is being terminated")
 
     kube.fail = refuse
-    await recorder.record(RUN, TOLD)
+    await recorder.write(RUN, TOLD)
     assert "the namespace is being terminated" in caplog.text
     assert kube.writes == []
 
 
 async def test_different_subjects_are_different_events(kube: FakeKube, recorder: Recorder) -> None:
-    await recorder.record(RUN, TOLD)
-    await recorder.record(RUN, Told(TOLD.reason, TOLD.message, about="a2"))
-    await recorder.record(run(uid="another"), TOLD)
+    await recorder.write(RUN, TOLD)
+    await recorder.write(RUN, Told(TOLD.reason, TOLD.message, about="a2"))
+    await recorder.write(run(uid="another"), TOLD)
     assert len(kube.names("Event")) == 3
 
 
 async def test_long_messages_are_cut(kube: FakeKube, recorder: Recorder) -> None:
-    await recorder.record(RUN, Told(TOLD.reason, "x" * 5000))
+    await recorder.write(RUN, Told(TOLD.reason, "x" * 5000))
     event = kube.objects["Event", "default", kube.names("Event")[0]]
     assert len(event["message"]) == 1024
+
+
+async def test_events_wait_their_turn_up_to_a_bound(
+    kube: FakeKube, recorder: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(MAX_WAITING + 1):
+        recorder.add(RUN, Told(TOLD.reason, "x", about=str(number)))
+    assert "too many wait" in caplog.text
+    writing = asyncio.create_task(recorder.work())
+    await asyncio.sleep(0)
+    assert kube.names("Event")
+    writing.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from typing import Any, cast
 
@@ -60,8 +61,10 @@ class World:
         observer = Observer(kube, self.cache, self.book, Defaults("trainer:1"), clock)
         executor = Executor(kube, self.cache, "https://llmtrain/progress", lambda: "PEM", clock)
         pace = Pace(10.0, 10.0, clock)
-        recorder = Recorder(kube, clock)
-        self.reconciler = Reconciler(self.queue, self.cache, observer, executor, recorder, pace)
+        self.recorder = Recorder(kube, clock)
+        self.reconciler = Reconciler(
+            self.queue, self.cache, observer, executor, self.recorder, pace
+        )
 
     def _now(self) -> float:
         return self.kube.now
@@ -81,6 +84,13 @@ class World:
             await self.reconciler.reconcile(self.KEY)
         self.kube.now += SOON_SECONDS
         await self.reconciler.reconcile(self.KEY)
+        await self._write_events()
+
+    async def _write_events(self) -> None:
+        writing = asyncio.create_task(self.recorder.work())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        writing.cancel()
 
     async def wait(self, seconds: float) -> None:
         """Lets time pass, then settles."""
