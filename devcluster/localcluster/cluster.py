@@ -70,8 +70,8 @@ def up() -> None:
     begin = time.monotonic()
     programs.build()
     with _exclusively():
-        if _BOOT.exists() and _BOOT.read_text() != boot_id():
-            say("the machine has been started anew: so is the cluster, with empty stores")
+        if _is_ruin():
+            say("removing what is left of an earlier cluster: this one begins with empty stores")
             _teardown(STATE)
         _prepare()
         node_runtimes = [node.containerd(index) for index in NODES]
@@ -90,6 +90,16 @@ def up() -> None:
         if not wait_until(lambda: api.exists(_DEFAULT_ACCOUNT), seconds=30):
             raise DevclusterError(f"no default account; see `{LOGS}/controller-manager.log`")
     say(f"  {time.monotonic() - begin:6.1f} s  in all. Use it with: . {STATE}/env")
+
+
+def _is_ruin() -> bool:
+    """Returns whether the cluster's stores are not to be trusted.
+
+    So they are when the machine has been started anew, when `down` was interrupted, and when
+    somebody has deleted `.devcluster` while the cluster ran.
+    """
+    known = _BOOT.read_text() if _BOOT.exists() else None
+    return known != boot_id() and (known is not None or _OWNER.exists())
 
 
 def _ensure_apiserver() -> None:
@@ -146,6 +156,9 @@ def down() -> None:
 
 def _teardown(state: Path) -> None:
     """Ends what runs, then removes the traces: rules, interfaces, mounts, groups, folders."""
+    boot = state / _BOOT.name
+    if boot.exists():
+        write(boot, "ended")  # Marks a ruin, should this be interrupted.
     for index in NODES:
         cgroups.kill(index)
     # The stores are deleted below, so only the registry, whose store is kept, ends in peace.
@@ -156,9 +169,10 @@ def _teardown(state: Path) -> None:
         node.remove_leftovers(index, state)
     if state.exists():
         for entry in state.iterdir():
-            if entry.name not in _KEPT:
+            if entry.name not in {*_KEPT, boot.name}:
                 mounts.delete(entry)
     mounts.delete(RUN)
+    mounts.delete(boot)
 
 
 def kill_node(index: int) -> None:

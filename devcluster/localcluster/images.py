@@ -19,7 +19,7 @@ from localcluster import base_image
 from localcluster.buildah import IMAGES, TEMPORARY, buildah
 from localcluster.control_plane import answers
 from localcluster.settings import REGISTRY, REGISTRY_DATA, REPOSITORY, STATE
-from localcluster.shell import DevclusterError, lock, say, step, succeeds, write
+from localcluster.shell import DevclusterError, lock, run, say, step, succeeds, write
 
 TARGETS = ("operator", "trainer")
 _SOURCES = ("Dockerfile", ".dockerignore", "LICENSE", "README.md", "pyproject.toml")
@@ -100,6 +100,7 @@ def build() -> None:
         inputs = _inputs()
         ids = _built(inputs)
         if ids is None:
+            run(buildah("rm", "--all"))  # What an interrupted build left, if any.
             base_image.ensure()
             TEMPORARY.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=TEMPORARY) as folder:
