@@ -134,6 +134,7 @@ def _build_one(target: str, folder: Path) -> str:
             check=False,
         )
     if done.returncode != 0:
+        run(buildah("rm", "--all"))
         words = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
         raise DevclusterError(f"`buildah build` failed. The last lines of `{log}`:\n{words}")
     return id_file.read_text().strip().removeprefix("sha256:")
