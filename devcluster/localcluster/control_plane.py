@@ -112,6 +112,7 @@ def controller_manager() -> Process:
         "secure-port": 0,
         "node-monitor-period": "2s",
         "node-monitor-grace-period": "16s",
+        "flex-volume-plugin-dir": STATE / "volume-plugins",  # Otherwise it is made in /usr.
     }
     argv = [programs.path("kube-controller-manager")]
     argv += [f"--{key}={value}" for key, value in flags.items()]

@@ -12,6 +12,10 @@ from localcluster.settings import HOST_IP, KEYS, RUN, STATE, node_ip, node_name
 from localcluster.shell import DevclusterError, run, wait_until, write
 from localcluster.supervisor import Process, ensure, stop
 
+_SHARED_FOLDERS = (
+    *("/var/log/containers", "/var/lib/cni/results", "/var/lib/cni"),
+    *("/var/lib/kubelet/device-plugins", "/var/lib/kubelet"),
+)
 _CNI_PROGRAMS = ("/usr/lib/cni", "/opt/cni/bin")
 
 
@@ -191,6 +195,11 @@ def remove_leftovers(index: int, state: Path) -> None:
     for link in Path("/var/log/containers").glob("*.log"):
         if link.is_symlink() and str(link.readlink()).startswith(f"{data}/"):
             link.unlink()
+    # The kubelet's address for device plugins has a fixed place.
+    Path("/var/lib/kubelet/device-plugins/kubelet.sock").unlink(missing_ok=True)
+    for folder in _SHARED_FOLDERS:
+        with contextlib.suppress(OSError):
+            Path(folder).rmdir()  # Only if it is empty.
     mounts.unmount_below(data)
     mounts.unmount_below(run_folder(index))
     cgroups.remove(index)
