@@ -49,6 +49,14 @@ class _RefusedError(Exception):
         self.terminal = terminal
 
 
+def _name_taken(what: str) -> _RefusedError:
+    message = (
+        f"{what} exists and is not this run's: if it is of an earlier run of this name it will be"
+        " gone soon, else delete it or give this run another name"
+    )
+    return _RefusedError(what, Reason.NAME_TAKEN, message)
+
+
 def as_written(status: RunStatus) -> Object:
     """Returns a status as it stands in the cluster: without what is empty or not known."""
     written: Object = status.model_dump(mode="json", by_alias=True, exclude_defaults=True)
@@ -69,7 +77,7 @@ class Executor:
         """Replaces the status of a run that has not changed since `run` was read.
 
         Returns:
-            Whether it was written; False if the run has changed or is gone: it is to be read anew.
+            Whether it was written; False if the run has changed or is gone.
         """
         patch: Object = {
             "metadata": {"resourceVersion": str(run.version)},
@@ -79,20 +87,12 @@ class Executor:
         try:
             answer = await self.kube.patch(RUNS, namespace, name, patch, subresource="status")
         except ConflictError:
-            await self._read_again(run)
-            return False
+            return False  # The watch is about to tell of the newer version.
         except NotFoundError:
             self.cache.remove_run(run.key, run.uid)
             return False
         self.cache.set_run(answer)
         return True
-
-    async def _read_again(self, run: RunView) -> None:
-        namespace, name = run.key
-        try:
-            self.cache.set_run(await self.kube.get(RUNS, namespace, name))
-        except NotFoundError:
-            self.cache.remove_run(run.key, run.uid)
 
     async def start(self, run: RunView, start: Start, earlier: Refusal | None) -> Refusal | None:
         """Makes the children of an attempt, the Job last.
@@ -131,16 +131,20 @@ class Executor:
         for outcome in await asyncio.gather(*first, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 raise outcome
-        self.cache.set_job(await self._create_own(run, JOBS, children.job))
+        job = await self._create_own(run, JOBS, children.job)
+        if job is not None:
+            self.cache.set_job(job)
 
-    async def _create_own(self, run: RunView, resource: Resource, body: Object) -> Object:
-        """Creates a child, or returns the one that is there if it is the run's own."""
+    async def _create_own(self, run: RunView, resource: Resource, body: Object) -> Object | None:
+        """Creates a child and returns it; None if it is there already and the run's own."""
         namespace, name = run.key.namespace, str(body["metadata"]["name"])
         what = f"{resource.kind} {name}"
         try:
             return await self.kube.create(resource, namespace, body)
-        except AlreadyExistsError:
-            return await self._own(run, resource, name, what)
+        except AlreadyExistsError as error:
+            if not await self._is_own(run, resource, name):
+                raise _name_taken(what) from error
+            return None
         except InvalidError as error:
             message = (
                 f"the API server refuses {what}: {error}: correct workers, above all"
@@ -151,19 +155,17 @@ class Executor:
             message = f"{what} cannot be made: {error}"
             raise _RefusedError(what, Reason.FORBIDDEN, message) from error
 
-    async def _own(self, run: RunView, resource: Resource, name: str, what: str) -> Object:
+    async def _is_own(self, run: RunView, resource: Resource, name: str) -> bool:
+        """Returns whether a child that exists is the run's own and stays."""
+        if resource is JOBS:  # All Jobs of the run are in the cache, or will be in a moment.
+            jobs = self.cache.jobs_of(run.key)
+            return any(j.name == name and j.owner_uid == run.uid and not j.deleting for j in jobs)
         try:
             found = await self.kube.get(resource, run.key.namespace, name)
         except NotFoundError:
-            found = {"metadata": {}}  # It went this moment: try again.
+            return False  # It went this moment: try again.
         metadata = found["metadata"]
-        if controller_uid(metadata) == run.uid and "deletionTimestamp" not in metadata:
-            return found
-        message = (
-            f"{what} exists and is not this run's: if it is of an earlier run of this name it will"
-            " be gone soon, else delete it or give this run another name"
-        )
-        raise _RefusedError(what, Reason.NAME_TAKEN, message)
+        return controller_uid(metadata) == run.uid and "deletionTimestamp" not in metadata
 
     async def delete_attempt(self, run: RunView, job: JobView) -> None:
         """Deletes a Job of the run with its pods, and the ConfigMap of the same name."""

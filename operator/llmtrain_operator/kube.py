@@ -6,14 +6,16 @@ failure is one of the errors below.
 
 What the operator's account may do, each of it used (`{namespace}` may be all of them):
 
-    llmtrain.dev     llmtrainruns          get, list, watch
+    llmtrain.dev     llmtrainruns          list, watch
     llmtrain.dev     llmtrainruns/status   patch
-    batch            jobs                  list, watch, create, delete; get when a name is taken
+    batch            jobs                  list, watch, create, delete
     core             pods                  list, watch, delete (of a pod stuck on a dead node)
-    core             configmaps, services  create, delete; get when a name is taken
-    core             configmaps            patch (a new certificate authority, at start)
+    core             configmaps            get, create, patch (a new authority), delete
+    core             services              get, create
     core             events                list, create, patch
     authentication   tokenreviews          create (always cluster-wide)
+
+ConfigMaps and Services are not watched: one is read only when its name is taken.
 """
 
 from __future__ import annotations

@@ -21,6 +21,9 @@ from llmtrain_operator.snapshot import RunKey, Snapshot
 
 log = logging.getLogger(__name__)
 
+STALE_SECONDS = 0.5
+"""After this long the watch has told of the version that was in the way; else, once more."""
+
 
 class Reconciler:
     """Takes runs off the queue and brings each one a step further. Safe to repeat at any time."""
@@ -86,7 +89,7 @@ class Reconciler:
         wait = self._pace.wait(run.uid, how_soon, busy=self._queue.has_first)
         if how_soon is not Urgency.NONE and wait <= 0:
             if not await self._executor.write_status(run, new):
-                self._queue.add(run.key)
+                self._queue.add_after(run.key, STALE_SECONDS)
                 return
             self._pace.wrote(run.uid)
             metrics.STATUS_WRITES.inc()

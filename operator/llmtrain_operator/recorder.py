@@ -1,6 +1,6 @@
 """Writes Kubernetes Events about runs, few and bounded: one object per run, reason and attempt.
 
-An Event that comes again is counted up, at most once a minute. Events are a courtesy: they are
+An Event that comes again is counted up, at most every 20 seconds. Events are a courtesy: they are
 written one after the other beside the work on runs, and one that cannot be written is logged and
 dropped, so that they never hold up a run.
 """
@@ -21,7 +21,7 @@ from llmtrain_operator.snapshot import Object, RunView, format_time
 log = logging.getLogger(__name__)
 
 COMPONENT = "llmtrain-operator"
-QUIET_SECONDS = 60.0
+QUIET_SECONDS = 20.0
 MAX_REMEMBERED = 4096
 MAX_WAITING = 4096
 MAX_MESSAGE = 1024  # The API server's own bound.

@@ -235,10 +235,10 @@ def some_sight(dice: random.Random, seen: Snapshot) -> Snapshot:
     )
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(20))
 def test_what_holds_in_every_situation(seed: int) -> None:
     dice = random.Random(seed)
-    for _ in range(50):
+    for _ in range(30):
         seen = some_sight(dice, snapshot(some_status(dice)))
         todo = plan(seen)
         assert todo.status is not None

@@ -15,8 +15,10 @@ from llmtrain_operator.kube import (
     JOBS,
     PODS,
     RUNS,
+    SERVICES,
     ForbiddenError,
     InvalidError,
+    Resource,
     UnavailableError,
 )
 
@@ -395,14 +397,39 @@ async def test_a_lost_status_is_rebuilt_from_the_job(world: World) -> None:
     assert (world.phase(), world.status.attempt) == ("Running", 1)
 
 
-async def test_a_status_that_changed_meanwhile_is_read_again(world: World) -> None:
+async def test_a_status_is_not_written_over_a_version_that_was_not_seen(world: World) -> None:
     world.apply()
-    run = world.cache.runs[world.KEY]
+    old = world.cache.runs[world.KEY]
     world.kube.change(RUNS, "default", "one", {"metadata": {"labels": {"a": "b"}}})
-    world.cache.runs[world.KEY] = run  # As if the watch were late.
+    new = world.cache.runs[world.KEY]
+    world.cache.runs[world.KEY] = old  # The watch is late.
+    await world.settle()
+    assert world.kube.writes == []
+    world.cache.runs[world.KEY] = new
     await world.settle()
     assert world.kube.names("Job") == ["one-a1"]
     assert world.status.attempt == 1
+
+
+async def test_a_second_attempt_keeps_the_service(world: World) -> None:
+    await start(world)
+    await fail_attempt(world, 1)
+    await world.wait(10)
+    assert world.kube.names("Service") == ["one-workers"]
+    assert world.kube.names("Job") == ["one-a1", "one-a2"]
+
+
+@pytest.mark.parametrize("kind", [CONFIG_MAPS, SERVICES])
+async def test_a_foreign_object_of_a_childs_name_is_left_alone(
+    world: World, kind: Resource
+) -> None:
+    name = "one-a1" if kind is CONFIG_MAPS else "one-workers"
+    world.kube.put(kind, "default", {"metadata": {"name": name}, "data": {"a": "b"}})
+    world.apply()
+    await world.settle()
+    assert world.condition("WorkersReady") == ("False", "NameTaken")
+    assert world.kube.names("Job") == []
+    assert world.kube.objects[kind.kind, "default", name]["data"] == {"a": "b"}
 
 
 async def test_a_pod_that_vanishes_ends_the_attempt(world: World) -> None:
@@ -504,7 +531,6 @@ async def test_a_config_map_carries_the_authority_and_the_run(world: World) -> N
     run = json.loads(data["run.json"])
     assert (run["attempt"], run["masterAddress"]) == (1, "one-a1-0.one-workers")
     assert run["spec"]["training"]["loggingSteps"] == 10, "defaults are in place"
-    assert CONFIG_MAPS.kind == "ConfigMap"
 
 
 async def test_events_tell_the_story(world: World) -> None:
