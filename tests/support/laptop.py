@@ -16,7 +16,7 @@ from llmtrain_api.runfile import RunFile
 from llmtrain_trainer import launcher, torchrun
 from llmtrain_trainer.node import Node
 from llmtrain_trainer.stop import Stop
-from llmtrain_trainer.workdir import Job
+from llmtrain_trainer.torchrun import Place
 
 TRAINER_TESTS = Path(__file__).parent.parent / "trainer"
 
@@ -108,16 +108,14 @@ class Laptop:
         return (self.out / "adapter" / "adapter_model.safetensors").read_text()
 
 
-def fake_command(
-    job: Job, workdir: Path, *, port: int, shutdown_seconds: int, worker_module: str
-) -> list[str]:
+def fake_command(place: Place, workdir: Path, *, port: int, worker_module: str) -> list[str]:
     """Returns a command line that stands in for torchrun's."""
-    processes = job.run.spec.workers.processes_per_node
+    processes = place.run.spec.workers.processes_per_node
     return [
         *(sys.executable, "-S", "-E"),
         str(TRAINER_TESTS / "fake_torchrun.py"),
         str(workdir / torchrun.FAILURES),
-        str(job.node * processes),
+        str(place.node * processes),
         str(processes),
         str(workdir),
     ]

@@ -22,6 +22,8 @@ PREEMPTED = 85
 
 def main() -> int:
     plan = json.loads(Path(os.environ["FAKE_PLAN"]).read_text())
+    while not (FOLDER / "job.json").exists():
+        time.sleep(0.01)
     job = json.loads((FOLDER / "job.json").read_text())
     threads = os.environ["OMP_NUM_THREADS"]
     sys.stdout.write(f"worker {RANK} says hello with {threads} threads\n")

@@ -12,7 +12,7 @@ import pytest
 from laptop import Laptop, fake_command
 
 from llmtrain_api.exits import ExitClass
-from llmtrain_trainer import launcher, prepare, saver, stop, torchrun, watch
+from llmtrain_trainer import launcher, node, prepare, saver, stop, torchrun, watch
 
 DIGITS = "1234567890" * 10
 
@@ -20,6 +20,8 @@ DIGITS = "1234567890" * 10
 @pytest.fixture
 def laptop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Laptop:
     monkeypatch.setattr(torchrun, "command", fake_command)
+    for module in (watch, node):  # Two nodes in one process would take each other's children.
+        monkeypatch.setattr(module, "reap", lambda own: None)
     for module in (stop, watch, saver, prepare):
         monkeypatch.setattr(module, "_POLL_SECONDS", 0.02)
     monkeypatch.setenv("FAKE_PLAN", str(tmp_path / "plan.json"))
@@ -98,9 +100,9 @@ def test_a_flipped_bit_in_a_stored_checkpoint_is_found_and_the_one_before_used(
 
 def test_an_order_to_stop_saves_a_checkpoint_and_is_no_success(laptop: Laptop) -> None:
     laptop.plan |= {"steps": 1000, "save_every": 500, "seconds": 0.02}
-    node = laptop.node()
-    laptop.once_training(node.stop.order)
-    assert launcher.launch(node) is ExitClass.PREEMPTED
+    one = laptop.node()
+    laptop.once_training(one.stop.order)
+    assert launcher.launch(one) is ExitClass.PREEMPTED
     (name,) = laptop.checkpoints()
     step = int(name.split("-")[0])
     assert 1 < step < 500
@@ -111,38 +113,38 @@ def test_an_order_to_stop_saves_a_checkpoint_and_is_no_success(laptop: Laptop) -
 
 def test_processes_that_do_not_obey_are_killed_within_the_grace_time(laptop: Laptop) -> None:
     laptop.plan |= {"steps": 10_000, "save_every": 10_000, "seconds": 0.02, "deaf": True}
-    node = laptop.node(laptop.run(workers={"terminationGracePeriodSeconds": 10}))
+    one = laptop.node(laptop.run(workers={"terminationGracePeriodSeconds": 10}))
     times: list[float] = []
 
     def order() -> None:
         times.append(time.monotonic())
-        node.stop.order()
+        one.stop.order()
 
     laptop.once_training(order)
-    assert launcher.launch(node) is ExitClass.PREEMPTED
+    assert launcher.launch(one) is ExitClass.PREEMPTED
     assert time.monotonic() - times[0] < 10
     assert "grace time ended" in laptop.verdict().message
 
 
 def test_a_second_order_to_stop_ends_at_once(laptop: Laptop) -> None:
     laptop.plan |= {"steps": 10_000, "save_every": 10_000, "seconds": 0.02, "deaf": True}
-    node = laptop.node(laptop.run(workers={"terminationGracePeriodSeconds": 10}))
+    one = laptop.node(laptop.run(workers={"terminationGracePeriodSeconds": 10}))
     times: list[float] = []
 
     def order_twice() -> None:
         times.append(time.monotonic())
-        node.stop.order()
-        node.stop.order()
+        one.stop.order()
+        one.stop.order()
 
     laptop.once_training(order_twice)
-    assert launcher.launch(node) is ExitClass.PREEMPTED
+    assert launcher.launch(one) is ExitClass.PREEMPTED
     assert time.monotonic() - times[0] < 4
 
 
 def test_an_order_to_stop_before_training_ends_at_once(laptop: Laptop) -> None:
-    node = laptop.node()
-    node.stop.order()
-    assert launcher.launch(node) is ExitClass.PREEMPTED
+    one = laptop.node()
+    one.stop.order()
+    assert launcher.launch(one) is ExitClass.PREEMPTED
     assert not (laptop.out / "model").exists()
 
 

@@ -11,16 +11,22 @@ import pytest
 from laptop import Laptop
 
 from llmtrain_trainer import cgroup, torchrun
-from llmtrain_trainer.workdir import Job
+from llmtrain_trainer.torchrun import Place
 
 
-def job(laptop: Laptop, nodes: int = 1, processes: int = 1, node: int = 0, restart: int = 0) -> Job:
+def place(
+    laptop: Laptop, nodes: int = 1, processes: int = 1, node: int = 0, restart: int = 0
+) -> Place:
     run = laptop.run(
-        workers={"nodes": nodes, "processesPerNode": processes},
+        workers={
+            "nodes": nodes,
+            "processesPerNode": processes,
+            "terminationGracePeriodSeconds": 99,
+        },
         training={"globalBatchSize": 8},
-        top={"masterAddress": "first-a1-0.first", "attempt": 3},
+        top={"masterAddress": "first-a1-0.first"},
     )
-    return Job(run=run, restart=restart, node=node, model_path="/m", dataset_files=[])
+    return Place(run, attempt=3, restart=restart, node=node)
 
 
 @pytest.fixture
@@ -37,10 +43,9 @@ def laptop(tmp_path: Path) -> Laptop:
 )
 def test_the_command_line(laptop: Laptop, nodes: int, expected: str) -> None:
     line = torchrun.command(
-        job(laptop, nodes, 2, node=nodes - 1),
+        place(laptop, nodes, 2, node=nodes - 1),
         Path("/w"),
         port=1234,
-        shutdown_seconds=99,
         worker_module="mine",
     )
     options = dict(itertools.pairwise(line))
@@ -76,9 +81,9 @@ def test_the_processes_do_not_get_the_storage_account() -> None:
 
 
 def test_each_restart_of_a_gang_meets_at_a_port_of_its_own(laptop: Laptop) -> None:
-    assert torchrun.port_of(job(laptop, nodes=2)) == 29500
-    assert torchrun.port_of(job(laptop, nodes=2, restart=3)) == 29503
-    assert torchrun.port_of(job(laptop)) != torchrun.port_of(job(laptop))
+    assert torchrun.port_of(place(laptop, nodes=2)) == 29500
+    assert torchrun.port_of(place(laptop, nodes=2, restart=3)) == 29503
+    assert torchrun.port_of(place(laptop)) != torchrun.port_of(place(laptop))
 
 
 @pytest.mark.parametrize(
@@ -134,8 +139,10 @@ def test_killing_a_gang_ends_processes_that_have_left_its_session(tmp_path: Path
         time.sleep(0.01)
     torchrun.Gang(process, tmp_path).kill()
     assert process.wait(5) == -9
-    for child in children:
-        assert not is_running(child)
+    deadline = time.monotonic() + 10
+    while any(is_running(child) for child in children):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def is_running(pid: int) -> bool:

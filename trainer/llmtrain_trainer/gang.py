@@ -8,13 +8,18 @@ workers. This module is the process around it; it imports torch, so the launcher
 
 from __future__ import annotations
 
+import ctypes
 import json
+import signal
 import sys
 from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
     """Runs torchrun; returns its exit code."""
+    die_with_the_launcher()
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 
@@ -27,6 +32,11 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
+
+
+def die_with_the_launcher() -> None:
+    """Asks Linux for SIGTERM when the launcher dies; torchrun then ends its processes."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 if __name__ == "__main__":

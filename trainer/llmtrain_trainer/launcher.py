@@ -1,9 +1,10 @@
 """The launcher: PID 1 of every trainer pod, and the same program on a laptop.
 
     settle    who owns the prefix, which attempt is this, where does it go on
-    fetch     inputs to this node's disk, checked before a process starts
+    spawn     torchrun; the training processes import their libraries in the meantime
+    fetch     inputs to this node's disk, checked before any of them reads a byte
     meet      all nodes are ready
-    train     torchrun; logs, progress and checkpoints go out while it runs
+    train     logs, progress and checkpoints go out while the processes train
     finish    results to storage, the manifest last; only then may any node say success
 
 Imports no torch. Ends with a class of exit code and a termination message that say the same.
@@ -14,6 +15,8 @@ from __future__ import annotations
 import shutil
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from llmtrain_api.errors import LLMTrainError
@@ -57,15 +60,16 @@ def _run(node: Node) -> Verdict:
     )
     if isinstance(settled, FinalManifest):
         return _already_finished(node, settled)
-    start, resume_from = settled.start, settled.resume_from
+    start = settled.start
     node.begin(start, settled.checkpoints)
-    inputs = node.stop.unless_asked(
-        lambda: prepare.fetch_and_check(output, run, node.scratch, node.tell), node.meanwhile
-    )
-    node.stop.unless_asked(
-        lambda: prepare.meet(output, run, start, node.index, node.tell), node.meanwhile
-    )
-    verdict = _train(node, start, inputs, resume_from)
+    with _gang(node, start) as gang:
+        inputs = node.stop.unless_asked(
+            lambda: prepare.fetch_and_check(output, run, node.scratch, node.tell), node.meanwhile
+        )
+        node.stop.unless_asked(
+            lambda: prepare.meet(output, run, start, node.index, node.tell), node.meanwhile
+        )
+        verdict = _train(node, settled, inputs, gang)
     if verdict.exit_class is not ExitClass.SUCCESS:
         return verdict
     if node.index > 0:
@@ -81,43 +85,39 @@ def _already_finished(node: Node, manifest: FinalManifest) -> Verdict:
     return Verdict(ExitClass.SUCCESS, message)
 
 
-def _train(node: Node, start: Start, inputs: Downloaded, resume_from: Path | None) -> Verdict:
-    """Runs the training processes of this node to their end; says how they ended."""
+@contextmanager
+def _gang(node: Node, start: Start) -> Iterator[torchrun.Gang]:
+    """Starts the training processes, which import their libraries until there is a `job.json`."""
+    workdir = _workdir(node, start)
+    shutil.rmtree(workdir, ignore_errors=True)
+    workdir.mkdir(parents=True)
+    gang = torchrun.start(
+        torchrun.Place(node.run, start.attempt, start.restart, node.index),
+        workdir,
+        cores=usable_cores(),
+        worker_module=node.worker_module,
+    )
+    node.child = gang.process.pid
+    try:
+        yield gang
+    finally:
+        gang.kill()
+
+
+def _train(
+    node: Node, settled: prepare.Settled, inputs: Downloaded, gang: torchrun.Gang
+) -> Verdict:
+    """Lets the training processes of this node begin; returns how they ended."""
+    start, workdir = settled.start, gang.workdir
     job = Job(
         run=node.run.model_copy(update={"attempt": node.run.attempt or start.attempt}),
         restart=start.restart,
         node=node.index,
         model_path=str(inputs.model),
         dataset_files=inputs.dataset_files,
-        resume_from=str(resume_from) if resume_from else None,
+        resume_from=str(settled.resume_from) if settled.resume_from else None,
     )
-    workdir = _make_workdir(node, start, job)
     kills_before = oom_kills()
-    gang = torchrun.start(
-        job,
-        workdir,
-        cores=usable_cores(),
-        shutdown_seconds=node.run.spec.workers.termination_grace_period_seconds,
-        worker_module=node.worker_module,
-    )
-    try:
-        saver = Saver(node.output, job, start, workdir, say=node.say, published=node.saw_checkpoint)
-        watch = _watch(node, job, workdir, gang)
-        code = watch.until_the_end()
-        verdict = classify(_gang_end(node, watch, code, oom_kills() - kills_before))
-        failed = verdict.exit_class not in (ExitClass.SUCCESS, ExitClass.PREEMPTED)
-        for_peers = _SECONDS_FOR_FAILED_PEERS if failed else _DRAIN_SECONDS
-        if not saver.drain(_DRAIN_SECONDS, for_peers, node.stop, node.meanwhile):
-            node.say("not every checkpoint reached storage: a next attempt uses an older one")
-        return verdict
-    finally:
-        gang.kill()
-
-
-def _make_workdir(node: Node, start: Start, job: Job) -> Path:
-    workdir = _workdir(node, start)
-    shutil.rmtree(workdir, ignore_errors=True)
-    workdir.mkdir(parents=True)
     write_atomically(workdir / JOB, job.model_dump_json(by_alias=True, indent=2))
     if node.index == 0:
         segments = SegmentedUpload(
@@ -125,14 +125,22 @@ def _make_workdir(node: Node, start: Start, job: Job) -> Path:
             lambda segment: trainer_log_segment(start.attempt, start.restart, segment),
         )
         node.shipper.add(node.output, segments)
-    return workdir
+    saver = Saver(node.output, job, start, workdir, say=node.say, published=node.saw_checkpoint)
+    watch = _watch(node, job, gang)
+    code = watch.until_the_end()
+    verdict = classify(_gang_end(node, watch, code, oom_kills() - kills_before))
+    failed = verdict.exit_class not in (ExitClass.SUCCESS, ExitClass.PREEMPTED)
+    for_peers = _SECONDS_FOR_FAILED_PEERS if failed else _DRAIN_SECONDS
+    if not saver.drain(_DRAIN_SECONDS, for_peers, node.stop, node.meanwhile):
+        node.say("not every checkpoint reached storage: a next attempt uses an older one")
+    return verdict
 
 
 def _workdir(node: Node, start: Start) -> Path:
     return node.scratch / f"work-a{start.attempt}r{start.restart}"
 
 
-def _watch(node: Node, job: Job, workdir: Path, gang: torchrun.Gang) -> Watch:
+def _watch(node: Node, job: Job, gang: torchrun.Gang) -> Watch:
     processes = node.run.spec.workers.processes_per_node
     first = node.index * processes
 
@@ -140,7 +148,7 @@ def _watch(node: Node, job: Job, workdir: Path, gang: torchrun.Gang) -> Watch:
         return {first + local: gang.output_files(local) for local in range(processes)}
 
     output = ProcessOutput(node.logs, files, gang.agent_log)
-    return Watch(job, workdir, gang, output, node.reporter, node.stop, node.say)
+    return Watch(job, gang.workdir, gang, output, node.reporter, node.stop, node.say)
 
 
 def _gang_end(node: Node, watch: Watch, code: int, kills: int) -> GangEnd:

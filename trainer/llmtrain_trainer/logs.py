@@ -37,8 +37,9 @@ class Logs:
         return self._path
 
     def say(self, message: str) -> None:
-        """Prints a line of the launcher's own, with the time."""
-        self.emit(f"{datetime.now(UTC):%H:%M:%S} launcher: {message}")
+        """Prints a line of the launcher's own, in the form of the training processes' lines."""
+        time = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S,%f}"[:-3]
+        self.emit(f"{time} INFO launcher: {message}")
 
     def emit(self, line: str, *, quiet: bool = False) -> None:
         """Prints a line and keeps it for storage; `quiet` keeps it only."""

@@ -58,6 +58,9 @@ class Node:
             Report(attempt=run.attempt or 1, activity="Preparing"),
             say=self.say,
         )
+        self.child = 0
+        """The process that spawned the training processes, whose end others look for."""
+
         self._termination_log = termination_log
         self._start: Start | None = None
         self._ended = threading.Event()
@@ -74,7 +77,7 @@ class Node:
 
     def meanwhile(self) -> None:
         """What PID 1 owes its container at any time: no zombies."""
-        reap(own=0)
+        reap(own=self.child)
 
     def begin(self, start: Start, checkpoints: Sequence[CheckpointManifest]) -> None:
         """Notes which attempt this is; from here on logs go to storage and node 0 shows life.

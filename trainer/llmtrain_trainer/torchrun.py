@@ -18,42 +18,51 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmtrain_api.layout import RENDEZVOUS_PORT
+from llmtrain_api.runfile import RunFile
 from llmtrain_trainer.verdict import ProcessEnd
-from llmtrain_trainer.workdir import Job
 
 WORKER_MODULE = "llmtrain_trainer.worker"
 FAILURES = "torchrun-failures.json"
 _AGENT_LOG = "torchrun.log"
-_RENDEZVOUS_SECONDS = 900
-"""How long torchrun waits for its peers, all of whom have said that they are ready."""
+_SECONDS_TO_DIE = 5.0  # After SIGKILL.
+_LONGEST_WAIT = 86_400  # Seconds in the rendezvous for nodes whose pods are late.
 
 
-def command(
-    job: Job, workdir: Path, *, port: int, shutdown_seconds: int, worker_module: str
-) -> list[str]:
+@dataclass(frozen=True)
+class Place:
+    """Which part of which gang these processes are."""
+
+    run: RunFile
+    attempt: int
+    restart: int
+    node: int
+
+
+def command(place: Place, workdir: Path, *, port: int, worker_module: str) -> list[str]:
     """Returns the command line that starts this node's processes.
 
     Args:
-        job: What to do.
+        place: Which part of which gang they are.
         workdir: The folder in which launcher and processes meet.
         port: Where all nodes meet, on node 0.
-        shutdown_seconds: Seconds between SIGTERM and SIGKILL when torchrun ends its workers; by
-            itself it would kill after 30 s whatever the pod's grace time.
         worker_module: The module that each process runs.
     """
-    workers = job.run.spec.workers
+    spec = place.run.spec
+    nodes = spec.workers.nodes
+    wait = min(spec.start_timeout_seconds, _LONGEST_WAIT)
     return [
         *(sys.executable, "-m", "llmtrain_trainer.gang", str(workdir / FAILURES)),
-        *("--nnodes", str(workers.nodes)),
-        *("--nproc-per-node", str(workers.processes_per_node)),
-        *("--node-rank", str(job.node)),
-        *("--master-addr", job.run.master_address if workers.nodes > 1 else "127.0.0.1"),
+        *("--nnodes", str(nodes)),
+        *("--nproc-per-node", str(spec.workers.processes_per_node)),
+        *("--node-rank", str(place.node)),
+        *("--master-addr", place.run.master_address if nodes > 1 else "127.0.0.1"),
         *("--master-port", str(port)),
-        *("--rdzv-id", f"{job.run.name}-a{job.run.attempt}r{job.restart}"),
-        *("--rdzv-conf", f"timeout={_RENDEZVOUS_SECONDS}"),
+        *("--rdzv-id", f"{place.run.name}-a{place.attempt}r{place.restart}"),
+        *("--rdzv-conf", f"timeout={wait}"),
         *("--max-restarts", "0"),
         *("--monitor-interval", "0.1"),
-        *("--shutdown-timeout", str(shutdown_seconds)),
+        # By itself it would kill 30 s after SIGTERM, whatever the pod's grace time.
+        *("--shutdown-timeout", str(spec.workers.termination_grace_period_seconds)),
         *("--log-dir", str(workdir / "processes"), "--redirects", "3"),
         *("-m", worker_module, str(workdir)),
     ]
@@ -79,10 +88,10 @@ def environment(given: Mapping[str, str], *, cores: int, processes: int) -> dict
     return {**ours, **rest}
 
 
-def port_of(job: Job) -> int:
+def port_of(place: Place) -> int:
     """Returns the port where the gang meets: a free one where no other node needs to know it."""
-    if job.run.spec.workers.nodes > 1:
-        return RENDEZVOUS_PORT + job.restart
+    if place.run.spec.workers.nodes > 1:
+        return RENDEZVOUS_PORT + place.restart
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -107,16 +116,17 @@ class Gang:
             return []
         return [ProcessEnd(**each) for each in json.loads(file.read_text(encoding="utf-8"))]
 
-    def terminate(self) -> None:
-        """Tells torchrun to end its processes: SIGTERM, then SIGKILL after its own time."""
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGTERM)
-
     def kill(self) -> None:
-        """Ends everything at once. Processes are sessions of their own, so each is named."""
-        for pid in [*descendants(self.process.pid), self.process.pid]:
+        """Ends everything at once; torchrun first, so that it does not react to the rest.
+
+        Its processes are sessions of their own, so each is named.
+        """
+        below = descendants(self.process.pid)
+        for pid in [self.process.pid, *below]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # Stuck in a device: the pod's end.
+            self.process.wait(_SECONDS_TO_DIE)
 
     @property
     def agent_log(self) -> Path:
@@ -128,26 +138,12 @@ class Gang:
         return sorted(self.workdir.glob(f"processes/*/attempt_0/{local_rank}/std*.log"))
 
 
-def start(
-    job: Job,
-    workdir: Path,
-    *,
-    cores: int,
-    shutdown_seconds: int,
-    worker_module: str = WORKER_MODULE,
-) -> Gang:
+def start(place: Place, workdir: Path, *, cores: int, worker_module: str = WORKER_MODULE) -> Gang:
     """Starts the training processes of this node."""
-    line = command(
-        job,
-        workdir,
-        port=port_of(job),
-        shutdown_seconds=shutdown_seconds,
-        worker_module=worker_module,
-    )
-    processes = job.run.spec.workers.processes_per_node
+    processes = place.run.spec.workers.processes_per_node
     with (workdir / _AGENT_LOG).open("wb") as log:
         process = subprocess.Popen(
-            line,
+            command(place, workdir, port=port_of(place), worker_module=worker_module),
             env=environment(os.environ, cores=cores, processes=processes),
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -9,7 +9,8 @@
                                             preempted                rank 0, after `stop` was obeyed
                                             final/                   rank 0, results; .done last
 
-Files are the whole interface: no torch in the launcher, no storage in the training processes. A
+The processes are started before `job.json` is there: they import their libraries while the launcher
+fetches the inputs. Files are the whole interface: no torch in the launcher, no storage in them. A
 file that the other side reads while it is written is replaced as a whole (`write_atomically`).
 """
 

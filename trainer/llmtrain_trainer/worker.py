@@ -11,6 +11,7 @@ import argparse
 import logging
 import os
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from llmtrain_trainer import workdir
 from llmtrain_trainer.failures import rank_of_process, report
 from llmtrain_trainer.workdir import Activity, Job, write_atomically
 
+_POLL_SECONDS = 0.05
 _ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_OFFLINE": "1",
@@ -39,19 +41,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     _set_up_logging(rank)
     os.environ.update(_ENVIRONMENT)
     try:
-        job = Job.model_validate_json((folder / workdir.JOB).read_bytes())
         if rank == 0:
             loading = Activity(activity="Loading", message="importing the training stack")
             write_atomically(folder / workdir.ACTIVITY, loading.model_dump_json())
         from llmtrain_trainer import sft  # Late: importing the training stack takes seconds.
 
-        outcome = sft.run(job, folder)
+        outcome = sft.run(_wait_for_job(folder / workdir.JOB), folder)
     except Exception as error:
         traceback.print_exc()
         outcome = report(error, folder, rank, _last_step())
     sys.stdout.flush()
     sys.stderr.flush()
     return EXIT_POLICIES[outcome].code
+
+
+def _wait_for_job(path: Path) -> Job:
+    """Returns the job; the launcher writes it when the inputs, fetched meanwhile, are all there."""
+    while not path.exists():
+        time.sleep(_POLL_SECONDS)
+    return Job.model_validate_json(path.read_bytes())
 
 
 def _last_step() -> int | None:
