@@ -22,7 +22,7 @@ demo:  ## one YAML to a trained model, on a real one-machine Kubernetes made her
 	@devcluster/demo
 
 .PHONY: test
-test: tools check test-unit test-torch test-e2e  ## every check and every test, cluster included
+test: prepare check test-unit test-torch test-e2e  ## every check and every test, cluster included
 
 # ---- environment -------------------------------------------------------------------------------
 
@@ -78,15 +78,16 @@ test-torch: venv  ## tests of training itself on tiny models, without a cluster
 	@OMP_NUM_THREADS=1 $(PYTEST) -q -m torch tests
 
 .PHONY: test-e2e
-test-e2e: venv install  ## tests on the one-machine cluster
-	@$(WITH_CLUSTER) $(PYTEST) -q --e2e -m e2e tests
+test-e2e: prepare  ## tests on the one-machine cluster
+	@$(WITH_CLUSTER) $(PYTEST) -q --e2e -m 'e2e and not disruptive' -n 3 --dist worksteal tests
+	@$(WITH_CLUSTER) $(PYTEST) -q --e2e -m disruptive tests
 
 .PHONY: test-gpu
 test-gpu: venv  ## tests that need an NVIDIA GPU
 	@$(PYTEST) -q -m gpu tests
 
 .PHONY: bench
-bench: venv install  ## benchmarks against peers, as ratios in one run
+bench: prepare  ## benchmarks against peers, as ratios in one run
 	@$(WITH_CLUSTER) $(BIN)/python -m benchmarks
 
 # ---- the one-machine cluster -------------------------------------------------------------------
@@ -108,6 +109,6 @@ images: cluster | $(UV)  ## build both images and push them to the cluster's reg
 	@$(DEVCLUSTER) images build
 	@$(DEVCLUSTER) images push
 
-.PHONY: install
-install: images  ## install the operator into the cluster with the chart
-	@devcluster/install
+.PHONY: prepare
+prepare:  ## all of the above at once: the operator runs on the one-machine cluster
+	@devcluster/prepare

@@ -7,10 +7,12 @@ import re
 import subprocess
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import cluster
 import pytest
 import tiny
+from filelock import FileLock
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +32,8 @@ def kubectl(_cluster_is_ours: None) -> object:
 @pytest.fixture(scope="session")
 def tiny_inputs(_cluster_is_ours: None) -> None:
     """Puts the tiny model and its data where `cluster.run_manifest` says they are."""
-    tiny.upload(cluster.s3_client())
+    with FileLock(Path(os.environ["KUBECONFIG"]).parent / "tiny.lock"):  # One of all workers.
+        tiny.upload(cluster.s3_client())
 
 
 @pytest.fixture

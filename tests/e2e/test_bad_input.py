@@ -197,7 +197,10 @@ def _refusal(namespace: str, waits: bool) -> str:
     status = cluster.status_of(namespace, "run")
     if waits:
         told = cluster.condition(status, "WorkersReady")
-        settled = told.get("status") == "False" and told["reason"] not in ("Starting", "ErrImagePull")
+        settled = told.get("status") == "False" and told["reason"] not in (
+            "Starting",
+            "ErrImagePull",
+        )
     else:
         told = cluster.condition(status, "Succeeded")
         settled = told.get("status") == "False"

@@ -10,7 +10,12 @@ from typing import Any
 import cluster
 import pytest
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900), pytest.mark.usefixtures("tiny_inputs")]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.disruptive,
+    pytest.mark.timeout(900),
+    pytest.mark.usefixtures("tiny_inputs"),
+]
 DEVCLUSTER = Path(__file__).parents[2] / "devcluster" / "devcluster"
 SYSTEM = "llmtrain-system"
 LONG: dict[str, Any] = {
@@ -107,7 +112,14 @@ def test_a_killed_trainer_pod_costs_nothing_but_time(namespace: str) -> None:
 
 def test_a_lost_node_is_survived(namespace: str) -> None:
     """A node dies for good under a run: its pod hangs in Terminating, the run does not."""
-    cluster.apply(cluster.run_manifest(namespace, "lost", LONG))
+    soon = {
+        "key": "node.kubernetes.io/unreachable",
+        "operator": "Exists",
+        "effect": "NoExecute",
+        "tolerationSeconds": 5,
+    }
+    changes = cluster.merged(LONG, {"workers": {"tolerations": [soon]}})
+    cluster.apply(cluster.run_manifest(namespace, "lost", changes))
     cluster.wait_until(
         lambda: cluster.status_of(namespace, "lost").get("latestCheckpoint"),
         "a checkpoint",

@@ -9,7 +9,7 @@ import cluster
 import pytest
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900), pytest.mark.usefixtures("tiny_inputs")]
-LONG: dict[str, Any] = {"training": {"maxSteps": 300}, "checkpoint": {"everySteps": 20}}
+LONG: dict[str, Any] = {"training": {"maxSteps": 100}, "checkpoint": {"everySteps": 10}}
 
 
 def _wait_for_checkpoint(namespace: str, name: str) -> str:

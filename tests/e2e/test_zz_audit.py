@@ -14,7 +14,7 @@ from typing import Any
 import cluster
 import pytest
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.disruptive]
 USER = "system:serviceaccount:llmtrain-system:llmtrain"
 
 
