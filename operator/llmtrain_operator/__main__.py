@@ -63,6 +63,8 @@ def main() -> int:
         log.error("a right is missing: %s: the chart's ClusterRole has it", error)
     except UnavailableError as error:
         log.error("the API server does not answer: %s", error)
+    except Exception:  # The last thing that is said of it; the Deployment starts it anew.
+        log.exception("a part of the operator broke")
     else:
         return 0
     return 1

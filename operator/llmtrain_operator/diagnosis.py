@@ -137,12 +137,16 @@ def _killed(pod: PodView, code: int) -> _Found:
 
 def _lost(pod: PodView) -> _Found | None:
     """Returns the failure of a pod whose container never said how it ended, if it is lost."""
+    deleted = pod.deletion_time is not None
     if pod.disruption or pod.reason in MOVED_AWAY or pod.reason in NODE_IS_LOST:
         return _Found(_moved(pod, None), _end(pod))
-    if pod.phase == "Failed":
+    if pod.phase == "Failed" and pod.reason:
         text = f"the kubelet failed the pod: {pod.reason}: {pod.message}"
         return _Found(_failure(pod, ExitClass.INTERNAL, text), _end(pod))
-    if pod.gone or pod.deletion_time is not None:
+    if deleted and not pod.node_name:
+        text = "the pod was deleted before it had a node"
+        return _Found(_failure(pod, ExitClass.PREEMPTED, text), _end(pod))
+    if pod.gone or deleted or pod.phase == "Failed":
         text = "the pod was deleted, or its node was lost, before it could say how it ended"
         return _Found(_failure(pod, ExitClass.NODE_LOST, text), _end(pod))
     return None

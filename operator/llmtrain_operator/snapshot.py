@@ -230,6 +230,9 @@ def pod_view(body: Object) -> PodView:
     state = container.get("state") or {}
     terminated, waiting = state.get("terminated") or {}, _waiting(status, state)
     bound = scheduled.get("status") == "True"
+    reason, message = status.get("reason", ""), status.get("message", "")
+    if not reason and not terminated:
+        reason, message = _failed_before_trainer(status)
     return PodView(
         namespace=metadata["namespace"],
         name=metadata["name"],
@@ -241,8 +244,8 @@ def pod_view(body: Object) -> PodView:
         index=_number((metadata.get("annotations") or {}).get(INDEX) or labels.get(INDEX)),
         node_name=spec.get("nodeName", ""),
         phase=status.get("phase", "Pending"),
-        reason=status.get("reason", ""),
-        message=status.get("message", ""),
+        reason=reason,
+        message=message,
         unschedulable=scheduled.get("message", "") if scheduled.get("status") == "False" else "",
         disruption=disruption.get("reason", "") if disruption.get("status") == "True" else "",
         disruption_time=parse_time(disruption.get("lastTransitionTime")),
@@ -292,6 +295,17 @@ def _waiting(status: Object, state: Object) -> Object:
         if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
             return dict(waiting)
     return dict(state.get("waiting") or {})
+
+
+def _failed_before_trainer(status: Object) -> tuple[str, str]:
+    """Returns why a pod failed whose trainer never ran: an init container ended badly."""
+    for container in status.get("initContainerStatuses") or []:
+        ended = (container.get("state") or {}).get("terminated") or {}
+        if ended.get("exitCode"):
+            said = ended.get("message") or ended.get("reason") or ""
+            text = f"container {container['name']} ended with exit code {ended['exitCode']} {said}"
+            return "InitContainerFailed", text.strip()
+    return "", ""
 
 
 def _number(text: str | None) -> int:

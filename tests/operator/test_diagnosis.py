@@ -116,6 +116,18 @@ PEER_LOST = words(ExitClass.PEER_LOST, at=START)
             id="a pod that the kubelet does not admit fails",
         ),
         pytest.param(
+            [pod(0, phase="Failed", reason="InitContainerFailed", message="container i ended")],
+            ExitClass.INTERNAL,
+            0,
+            id="an init container that fails keeps the trainer from running",
+        ),
+        pytest.param(
+            [pod(0, phase="Failed", node_name="", deletion_time=START)],
+            ExitClass.PREEMPTED,
+            0,
+            id="a pod that is deleted before it has a node is preempted",
+        ),
+        pytest.param(
             [failed_pod(0, 88, "Traceback\n  File x\nValueError: no")],
             ExitClass.INTERNAL,
             0,

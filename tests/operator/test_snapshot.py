@@ -114,6 +114,13 @@ def test_why_a_pod_waits(status: dict[str, Any], waiting: str) -> None:
     assert pod(status).waiting == waiting
 
 
+def test_an_init_container_that_fails_is_the_pods_reason() -> None:
+    ended = {"name": "fetch", "state": {"terminated": {"exitCode": 3, "reason": "Error"}}}
+    seen = pod({"phase": "Failed", "initContainerStatuses": [ended]})
+    assert seen.reason == "InitContainerFailed"
+    assert seen.message == "container fetch ended with exit code 3 Error"
+
+
 def test_how_a_pod_ended() -> None:
     ended = {"exitCode": 88, "reason": "Error", "message": "m", "finishedAt": TIME}
     seen = pod({**trainer(terminated=ended), "phase": "Failed"})
