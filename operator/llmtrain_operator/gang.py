@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -34,7 +35,7 @@ class Gang:
     state: GangState
     job: JobView | None
     pods: tuple[PodView, ...]
-    """Its pods, one per index: the newest; the ones that are gone included."""
+    """Its pods; the ones that are gone included."""
     stuck: tuple[PodView, ...]
     """Pods that have to be removed by force."""
 
@@ -43,9 +44,27 @@ def observe_gang(snapshot: Snapshot, attempt: Attempt, nodes: int) -> Gang:
     """Returns the gang of an attempt that is not over."""
     job = next((j for j in own_jobs(snapshot) if j.name == attempt.job), None)
     job_uid = job.uid if job is not None else attempt.job_uid
-    pods = tuple(pod for pod in snapshot.pods if pod.job_uid == job_uid)
+    pods = members([pod for pod in snapshot.pods if pod.job_uid == job_uid])
     stuck = tuple(pod for pod in pods if is_stuck(pod, snapshot.now))
     return Gang(_state(job, attempt, pods, stuck, nodes), job, pods, stuck)
+
+
+def members(pods: Sequence[PodView]) -> tuple[PodView, ...]:
+    """Returns the pods that make up a gang, out of all that its Job has made.
+
+    A Job that missed the answer to its own request makes a second pod for an index and deletes it
+    again, and it replaces a pod that was deleted before it had a node: neither is a loss.
+    """
+    return tuple(pod for pod in pods if not (pod.vanished and _is_spare(pod, pods)))
+
+
+def _is_spare(pod: PodView, pods: Sequence[PodView]) -> bool:
+    if not pod.node_name:
+        return True
+    return any(
+        other.index == pod.index and other.created <= pod.created and not other.vanished
+        for other in pods
+    )
 
 
 def own_jobs(snapshot: Snapshot) -> list[JobView]:
@@ -74,14 +93,10 @@ def _state(
         return GangState.FAILED if over else GangState.STOPPING
     if job.complete or job.failed:
         return GangState.COMPLETE if job.complete else GangState.FAILED
-    if stuck or any(_vanished(pod) for pod in pods):
+    if stuck or any(pod.vanished for pod in pods):
         return GangState.LOST
     if job.ending:
         return GangState.STOPPING
     # A pod that is gone does not run, and the Job makes another one only after a failure.
     up = {pod.index for pod in pods if pod.running}
     return GangState.RUNNING if len(up) >= nodes else GangState.STARTING
-
-
-def _vanished(pod: PodView) -> bool:
-    return pod.gone and pod.exit_code is None and pod.phase not in ("Succeeded", "Failed")

@@ -94,6 +94,7 @@ class PodView:
     waiting: str
     """Why the trainer container waits, such as `ImagePullBackOff`."""
     waiting_message: str
+    created: float
     waits_since: float
     """When it got its node, or was made."""
     exit_code: int | None
@@ -107,6 +108,11 @@ class PodView:
     def ended(self) -> bool:
         """Whether no process of it runs any more."""
         return self.gone or self.exit_code is not None or self.phase in ("Succeeded", "Failed")
+
+    @property
+    def vanished(self) -> bool:
+        """Whether it was deleted before it could say how it ended."""
+        return self.gone and self.exit_code is None and self.phase not in ("Succeeded", "Failed")
 
     @property
     def running(self) -> bool:
@@ -230,6 +236,7 @@ def pod_view(body: Object) -> PodView:
     state = container.get("state") or {}
     terminated, waiting = state.get("terminated") or {}, _waiting(status, state)
     bound = scheduled.get("status") == "True"
+    created = parse_time(metadata["creationTimestamp"]) or 0.0
     reason, message = status.get("reason", ""), status.get("message", "")
     if not reason and not terminated:
         reason, message = _failed_before_trainer(status)
@@ -253,10 +260,10 @@ def pod_view(body: Object) -> PodView:
         image=container.get("imageID", "") if "@sha256:" in container.get("imageID", "") else "",
         waiting=waiting.get("reason", ""),
         waiting_message=waiting.get("message", ""),
-        waits_since=parse_time(
-            scheduled.get("lastTransitionTime") if bound else metadata["creationTimestamp"]
-        )
-        or 0.0,
+        created=created,
+        waits_since=parse_time(scheduled.get("lastTransitionTime")) or created
+        if bound
+        else created,
         exit_code=terminated.get("exitCode"),
         exit_reason=terminated.get("reason", ""),
         exit_message=terminated.get("message", ""),

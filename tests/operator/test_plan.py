@@ -31,6 +31,24 @@ ENDED = pod(0, gone=True, phase="Failed", exit_code=85)
             [job()], [pod(0), pod(1, phase="Succeeded")], GangState.RUNNING, id="one is done"
         ),
         pytest.param([job()], [pod(0), pod(1, gone=True)], GangState.LOST, id="one vanished"),
+        pytest.param(
+            [job()],
+            [pod(0), pod(1), pod(1, uid="twin", gone=True, created=START + 1)],
+            GangState.RUNNING,
+            id="a pod that the Job made twice",
+        ),
+        pytest.param(
+            [job()],
+            [pod(0), pod(1, gone=True), pod(1, uid="next", created=START + 9)],
+            GangState.LOST,
+            id="one vanished and was replaced",
+        ),
+        pytest.param(
+            [job()],
+            [pod(0), pod(1, gone=True, phase="Pending", node_name="")],
+            GangState.STARTING,
+            id="one vanished before it had a node",
+        ),
         pytest.param([job()], [pod(0), ENDED], GangState.STARTING, id="an ended pod went"),
         pytest.param(
             [job()],

@@ -156,8 +156,8 @@ class FakeKube:
             self.make_pods(job, namespace)
         for name in self.pods_of(job, namespace):
             state = {"state": {"running": {}}, "name": TRAINER, "imageID": ""}
-            change = {"status": {"phase": "Running", "containerStatuses": [state]}}
-            self.change(PODS, namespace, name, change)
+            status = {"phase": "Running", "containerStatuses": [state]}
+            self.change(PODS, namespace, name, {"spec": {"nodeName": "node0"}, "status": status})
 
     def end_pod(
         self, name: str, code: int, message: str = "", reason: str = "", namespace: str = "default"

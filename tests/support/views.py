@@ -87,6 +87,7 @@ def pod(index: int = 0, **changes: Any) -> PodView:
         "image": "",
         "waiting": "",
         "waiting_message": "",
+        "created": START,
         "waits_since": START,
         "exit_code": None,
         "exit_reason": "",
