@@ -71,7 +71,7 @@ class Operator:
             self._pace,
         )
         self._tasks: list[asyncio.Task[Any]] = []
-        self._publishing: asyncio.Task[None] | None = None
+        self._new_authority = asyncio.Event()
 
     async def run(self) -> None:
         """Works until SIGTERM or SIGINT.
@@ -134,18 +134,21 @@ class Operator:
         """Starts all parts that go on for ever: if one ends, something broke."""
         forever = [
             self._health.watch_loop(),
-            self._authority.keep_fresh(self._publish_soon),
+            self._authority.keep_fresh(self._new_authority.set),
+            self._publish(),
             keep_reading(self._read, self._found),
             self._recorder.work(),
             self._count(),
             *(self._reconciler.work() for _ in range(self._settings.workers)),
         ]
         self._tasks = [asyncio.create_task(part) for part in forever]
-        self._publish_soon()
 
-    def _publish_soon(self) -> None:
-        pem = self._authority.ca_pem
-        self._publishing = asyncio.create_task(publish_authority(self._kube, self._cache, pem))
+    async def _publish(self) -> None:
+        """Tells running trainers of the authority: at start, and when there is a new one."""
+        while True:
+            await publish_authority(self._kube, self._cache, self._authority.ca_pem)
+            await self._new_authority.wait()
+            self._new_authority.clear()
 
     async def _count(self) -> None:
         """Counts runs by phase, for Prometheus and for the pace of status writes."""
