@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -101,3 +102,29 @@ def run_processes(count: int, *command: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(
         [*line, *command], env=environment, capture_output=True, text=True, check=False
     )
+
+
+def start_nodes(folders: Sequence[Path]) -> list[subprocess.Popen[bytes]]:
+    """Starts one process per folder, as if each were on a node of its own; output to `log`."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    processes = []
+    for rank, folder in enumerate(folders):
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+            "LOCAL_RANK": "0",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "RANK": str(rank),
+            "WORLD_SIZE": str(len(folders)),
+            "LOCAL_WORLD_SIZE": "1",
+        }
+        command = [sys.executable, "-m", "llmtrain_trainer.worker", str(folder)]
+        with (folder / "log").open("wb") as log:
+            processes.append(
+                subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+            )
+    return processes

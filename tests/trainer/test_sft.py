@@ -243,6 +243,54 @@ def test_what_cannot_work_is_told_in_the_failure_file(
     assert "Traceback" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        pytest.param("LoRA", {"base": "bfloat16", "trained": "float32"}, id="LoRA"),
+        pytest.param("Full", {"trained": "float32"}, id="full tuning"),
+    ],
+)
+def test_what_is_trained_stays_in_fp32_beside_bf16(
+    method: str,
+    expected: dict[str, str],
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from llmtrain_trainer import sft
+
+    formats: dict[str, str] = {}
+
+    def note(model: Any, step: int) -> None:
+        for parameter in model.parameters():
+            name = "trained" if parameter.requires_grad else "base"
+            formats[name] = str(parameter.dtype).removeprefix("torch.")
+
+    monkeypatch.setattr(sft, "check_weights", note)
+    changes = {
+        "tuning": {"method": method},
+        "training.precision": "BF16",
+        "training.maxSteps": 2,
+        "output.export": {"mergeAdapter": method == "LoRA"},
+    }
+    folder = jobs.write_job(tmp_path / "work", in_bf16(tiny_model, tmp_path / "model"), changes)
+    assert worker.main([str(folder)]) == SUCCESS
+    assert formats == expected
+    assert json.loads((folder / "resolved.json").read_text())["precision"] == "BF16"
+    stored = json.loads((folder / "final" / "model" / "config.json").read_text())
+    assert stored["dtype"] == "bfloat16", "the result is stored as its base was"
+
+
+def in_bf16(model: Path, folder: Path) -> Path:
+    """Returns a copy of `model` that is stored in bf16."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    shutil.copytree(model, folder)
+    AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16).save_pretrained(folder)
+    return folder
+
+
 def test_long_rows_are_cut_and_counted(tiny_model: Path, tmp_path: Path) -> None:
     short, long = {"prompt": "a", "completion": "b"}, "red " * 200
     data = [

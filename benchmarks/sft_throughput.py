@@ -1,0 +1,174 @@
+"""Tokens per second of SFT through llmtrain, over those of a plain TRL script.
+
+Both train the same packed sequences of the same model (a Llama of 110 million random weights,
+LoRA, fp32 on this machine's CPU) with the same optimizer; both save every few steps. Ours runs
+under the whole launcher: checkpoints are hashed and uploaded, the log is shipped, progress is
+written. Loading and preparing the data do not count: `train_runtime` is transformers' own time
+from the first step to the last, saves included. Pairs alternate in order, so that a slow minute of
+the machine hits both.
+
+    python -m benchmarks.sft_throughput --pairs 7
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+SETTINGS = {
+    "max_length": 128,
+    "steps": 12,
+    "micro_batch": 1,
+    "accumulation": 2,
+    "learning_rate": 1e-4,
+    "logging_steps": 1,
+    "save_steps": 6,
+}
+TARGET = 0.97
+STUDENT_T_95 = {2: 6.314, 3: 2.920, 4: 2.353, 5: 2.132, 6: 2.015, 7: 1.943, 8: 1.895, 9: 1.860}
+"""One-sided 95 % quantile of Student's t by number of pairs (degrees of freedom: one less)."""
+
+
+def build_model(folder: Path) -> int:
+    """Writes the model and its tokenizer; returns its number of weights."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    alphabet = {"<|endoftext|>": 0}
+    for letter in sorted(pre_tokenizers.ByteLevel.alphabet()):
+        alphabet[letter] = len(alphabet)
+    bytes_only = Tokenizer(models.BPE(vocab=alphabet, merges=[]))
+    bytes_only.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=bytes_only, eos_token="<|endoftext|>"
+    )
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=32_000,
+        hidden_size=768,
+        intermediate_size=2048,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+    )
+    model = LlamaForCausalLM(config)
+    model.save_pretrained(folder)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def write_rows(path: Path) -> None:
+    """Writes prompts and completions, enough for one epoch of all steps."""
+    chance = random.Random(0)
+    rows = []
+    for _ in range(400):
+        words = [chance.choice(["red", "blue", "green", "small", "large"]) for _ in range(12)]
+        rows.append({"prompt": " ".join(words[:6]), "completion": " " + " ".join(words[6:])})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def run_ours(model: Path, rows: Path, folder: Path, environment: dict[str, str]) -> float:
+    """Returns the tokens per second of one run under our launcher."""
+    out = folder / "out"
+    spec: dict[str, Any] = {
+        "stage": "SFT",
+        "model": {"uri": f"file://{model}/"},
+        "datasets": [{"uri": f"file://{rows}", "format": "PromptCompletion"}],
+        "sft": {"packing": True},
+        "tuning": {"method": "LoRA"},
+        "training": {
+            "maxSteps": SETTINGS["steps"],
+            "globalBatchSize": SETTINGS["micro_batch"] * SETTINGS["accumulation"],
+            "microBatchSize": SETTINGS["micro_batch"],
+            "maxLength": SETTINGS["max_length"],
+            "learningRate": SETTINGS["learning_rate"],
+            "loggingSteps": SETTINGS["logging_steps"],
+        },
+        "checkpoint": {"everySteps": SETTINGS["save_steps"]},
+        "output": {"uri": f"file://{out}/"},
+    }
+    run_file = folder / "run.json"
+    run_file.write_text(json.dumps({"name": "throughput", "spec": spec}))
+    command = ["-m", "llmtrain_trainer", str(run_file), "--scratch", str(folder / "scratch")]
+    _python(command, environment)
+    results = json.loads((out / "results" / "all_results.json").read_text())
+    log = (out / "results" / "trainer_log.jsonl").read_text().splitlines()
+    tokens = max(json.loads(line).get("total_tokens", 0) for line in log)
+    return float(tokens / results["train_runtime"])
+
+
+def run_bare(model: Path, rows: Path, folder: Path, environment: dict[str, str]) -> float:
+    """Returns the tokens per second of one run of the plain script."""
+    script = Path(__file__).with_name("bare_trl_sft.py")
+    arguments = [str(model), str(rows), str(folder), json.dumps(SETTINGS)]
+    _python([str(script), *arguments], environment)
+    speed = json.loads((folder / "speed.json").read_text())
+    return float(speed["tokens"] / speed["seconds"])
+
+
+def _python(arguments: list[str], environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"{' '.join(arguments[:2])} failed:\n{done.stdout}\n{done.stderr}")
+
+
+def lower_bound(ratios: list[float]) -> float:
+    """Returns the one-sided 95 % lower bound of the mean ratio, by Student's t over logarithms."""
+    logarithms = [math.log(ratio) for ratio in ratios]
+    error = statistics.stdev(logarithms) / math.sqrt(len(ratios))
+    return math.exp(statistics.mean(logarithms) - STUDENT_T_95[len(ratios)] * error)
+
+
+def main() -> int:
+    """Prints a line per pair and the ratio; returns 1 below the target."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=7, choices=sorted(STUDENT_T_95))
+    pairs = parser.parse_args().pairs
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(os.cpu_count()),
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        model, rows = Path(folder, "model"), Path(folder, "rows.jsonl")
+        weights = build_model(model)
+        write_rows(rows)
+        print(f"{weights / 1e6:.0f}M weights, {SETTINGS}, {os.cpu_count()} threads")
+        ratios = []
+        for pair in range(pairs):
+            sides = [("ours", run_ours), ("bare", run_bare)]
+            speeds: dict[str, float] = {}
+            for name, side in sides if pair % 2 == 0 else sides[::-1]:
+                place = Path(folder, f"{name}-{pair}")
+                place.mkdir()
+                speeds[name] = side(model, rows, place, environment)
+            ratios.append(speeds["ours"] / speeds["bare"])
+            print(
+                f"pair {pair + 1}: llmtrain {speeds['ours']:.1f} tokens/s,"
+                f" plain TRL {speeds['bare']:.1f} tokens/s, ratio {ratios[-1]:.3f}",
+                flush=True,
+            )
+    bound = lower_bound(ratios)
+    print(
+        f"llmtrain over plain TRL: median {statistics.median(ratios):.3f},"
+        f" lower 95 % bound {bound:.3f} (target {TARGET})"
+    )
+    return 0 if bound >= TARGET else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
