@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from llmtrain_operator.reasons import Reason
@@ -25,6 +26,9 @@ WAYS_OUT = (
     ("image", "correct workers.image or its registry, or name a key in workers.imagePullSecrets"),
 )
 """What the cluster says in its message, and what helps against it; the first that fits counts."""
+IMAGE_PULL_BACK_OFF = "ImagePullBackOff"
+BACK_OFF_PREFIX = re.compile(r'^Back-off pulling image "[^"]*": ErrImagePull: ')
+TOOK_TOO_LONG = "Unable to attach or mount volumes"
 ON_ITS_WAY = ("", "ContainerCreating", "PodInitializing")
 EVENTS_AFTER_SECONDS = 3.0
 """A Job or pod that is this late is asked for its Events."""
@@ -41,16 +45,19 @@ def why_waiting(
     count = f"{running} of {nodes} pods are running"
     for pod in pods:
         if pod.waiting not in ON_ITS_WAY:
-            return pod.waiting, _told(count, f"pod {pod.name}", pod.waiting_message)
+            # The two take turns for one and the same trouble.
+            reason = IMAGE_PULL_BACK_OFF if pod.waiting == "ErrImagePull" else pod.waiting
+            message = BACK_OFF_PREFIX.sub("", pod.waiting_message)
+            return reason, _told(count, f"pod {pod.name}", message)
     for pod in pods:
         if pod.unschedulable:
             return Reason.UNSCHEDULABLE, _told(count, f"pod {pod.name}", pod.unschedulable)
-    warnings = [event for event in events if event.warning]
+    warning = _most_telling([event for event in events if event.warning])
     late = late_pod(pods)
-    if warnings and len(pods) < nodes:
-        return warnings[-1].reason, _told(count, f"Job {job.name}", warnings[-1].message)
-    if warnings and late is not None:
-        return warnings[-1].reason, _told(count, f"pod {late.name}", warnings[-1].message)
+    if warning and len(pods) < nodes:
+        return warning.reason, _told(count, f"Job {job.name}", warning.message)
+    if warning and late is not None:
+        return warning.reason, _told(count, f"pod {late.name}", warning.message)
     if events and late is not None:
         return Reason.STARTING, _cut(f"{count}; pod {late.name}: {events[-1].message}")
     return Reason.STARTING, count
@@ -62,6 +69,12 @@ def late_pod(pods: Sequence[PodView]) -> PodView | None:
         if not pod.ended and pod.phase == "Pending" and pod.waiting in ON_ITS_WAY and pod.node_name:
             return pod
     return None
+
+
+def _most_telling(warnings: list[ClusterEvent]) -> ClusterEvent | None:
+    """Returns the newest warning, but for one that only says that something took too long."""
+    telling = [warning for warning in warnings if not warning.message.startswith(TOOK_TOO_LONG)]
+    return next(reversed(telling or warnings), None)
 
 
 def _told(count: str, who: str, message: str) -> str:

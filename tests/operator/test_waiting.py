@@ -14,17 +14,37 @@ CREATING = pod(1, phase="Pending", waiting="ContainerCreating")
 PENDING = pod(1, phase="Pending", node_name="")
 
 
+def pulling(waiting: str, message: str) -> PodView:
+    return pod(1, phase="Pending", waiting=waiting, waiting_message=message)
+
+
+IMAGE_HELP = ": correct workers.image or its registry, or name a key in workers.imagePullSecrets"
+
+
 @pytest.mark.parametrize(
     ("pods", "events", "reason", "message"),
     [
         pytest.param([], [], "Starting", "0 of 2 pods are running", id="no pods yet"),
         pytest.param([pod(0), PENDING], [], "Starting", "1 of 2 pods are running", id="half"),
         pytest.param(
-            [pod(0), pod(1, phase="Pending", waiting="ImagePullBackOff", waiting_message="no x")],
+            [pod(0), pulling("ErrImagePull", "no such image")],
             [],
             "ImagePullBackOff",
-            "1 of 2 pods are running; pod one-a1-1-abcde: no x",
+            f"1 of 2 pods are running; pod one-a1-1-abcde: no such image{IMAGE_HELP}",
             id="an image that cannot be pulled",
+        ),
+        pytest.param(
+            [
+                pod(0),
+                pulling(
+                    "ImagePullBackOff",
+                    'Back-off pulling image "r/x:1": ErrImagePull: no such image',
+                ),
+            ],
+            [],
+            "ImagePullBackOff",
+            f"1 of 2 pods are running; pod one-a1-1-abcde: no such image{IMAGE_HELP}",
+            id="the same while the kubelet waits reads the same",
         ),
         pytest.param(
             [pod(0), pod(1, phase="Pending", node_name="", unschedulable="0/2 nodes fit")],
@@ -48,6 +68,16 @@ PENDING = pod(1, phase="Pending", node_name="")
             '1 of 2 pods are running; pod one-a1-1-abcde: secret "s3" not found: create it in the'
             " run's namespace, or correct the name in the spec",
             id="a Secret that is missing",
+        ),
+        pytest.param(
+            [pod(0), CREATING],
+            [
+                event("MountVolume.SetUp failed for volume x", "FailedMount"),
+                event("Unable to attach or mount volumes: timed out", "FailedMount"),
+            ],
+            "FailedMount",
+            "1 of 2 pods are running; pod one-a1-1-abcde: MountVolume.SetUp failed for volume x",
+            id="a cause is told before its consequence",
         ),
         pytest.param(
             [pod(0), CREATING],
