@@ -167,15 +167,17 @@ class Executor:
         metadata = found["metadata"]
         return controller_uid(metadata) == run.uid and "deletionTimestamp" not in metadata
 
-    async def delete_attempt(self, run: RunView, job: JobView) -> None:
-        """Deletes a Job of the run with its pods, and the ConfigMap of the same name."""
+    async def delete_job(self, run: RunView, job: JobView) -> None:
+        """Deletes a Job of the run, with its pods."""
         log.info("deleting Job %s", job.name, extra={"run": str(run.key)})
         try:
             await self.kube.delete(JOBS, job.namespace, job.name, uid=job.uid)
         except ConflictError:
             return  # Another Job has the name by now; the cache will know soon.
-        if job.complete or job.failed:
-            await self.kube.delete(CONFIG_MAPS, job.namespace, job.name)
+
+    async def delete_config_map(self, run: RunView, name: str) -> None:
+        """Deletes the ConfigMap of an attempt that is over."""
+        await self.kube.delete(CONFIG_MAPS, run.key.namespace, name)
 
     async def kill_pod(self, run: RunView, pod: PodView) -> None:
         """Removes a pod whose node does not answer any more."""

@@ -24,6 +24,7 @@ from llmtrain_api.exits import EXIT_POLICIES, ExitClass
 from llmtrain_api.run import RunSpec
 from llmtrain_api.status import Attempt, ConditionType, Failure, Phase, RunStatus
 from llmtrain_operator import attempts, conditions
+from llmtrain_operator.children import job_name
 from llmtrain_operator.conditions import Verdict
 from llmtrain_operator.diagnosis import describe, diagnose
 from llmtrain_operator.findings import (
@@ -63,7 +64,9 @@ class Plan:
     """The whole new status; None leaves it as it is."""
     start: Start | None = None
     delete_jobs: tuple[JobView, ...] = ()
-    """Jobs to delete, with the ConfigMaps of the same name."""
+    """Jobs to delete, with their pods."""
+    delete_config_maps: tuple[str, ...] = ()
+    """Names of ConfigMaps of attempts that are over for long."""
     kill_pods: tuple[PodView, ...] = ()
     """Pods on dead nodes, to be removed by force."""
     look_again: float | None = None
@@ -108,10 +111,12 @@ def _plan_next(snapshot: Snapshot, status: RunStatus, spec: RunSpec) -> Plan:
         return Plan(_said(snapshot, status, verdict), look_again=due - now)
     image = spec.workers.image or snapshot.defaults.trainer_image
     number = attempts.next_number(status, own_jobs(snapshot))
+    stale = number - JOBS_KEPT
     status = attempts.start(status, key.name, number, image=image, retry=spec.retry, now=now)
     return replace(
         _plan_unmade(snapshot, status, spec, status.attempts[-1]),
         delete_jobs=_to_delete(own_jobs(snapshot)[: -JOBS_KEPT + 1]),
+        delete_config_maps=(job_name(key.name, stale),) if stale > 0 else (),
     )
 
 
@@ -229,13 +234,20 @@ def _plan_finished(snapshot: Snapshot, status: RunStatus) -> Plan:
         update={"observed_generation": run.generation, "progress": attempts.idle(status.progress)}
     )
     expired = _unfinished(snapshot)
+    names: tuple[str, ...] = ()
     ttl = spec.ttl_seconds_after_finished if spec else None
     look_again = None
     if ttl is not None:
         look_again = (parse_time(status.completion_time) or now) + ttl - now
         if look_again <= 0:
             expired, look_again = own_jobs(snapshot), None
-    return Plan(status, delete_jobs=_to_delete(expired), look_again=look_again)
+            names = tuple(attempt.job for attempt in status.attempts) if expired else ()
+    return Plan(
+        status,
+        delete_jobs=_to_delete(expired),
+        delete_config_maps=names,
+        look_again=look_again,
+    )
 
 
 def _refuse(snapshot: Snapshot, status: RunStatus) -> Plan:

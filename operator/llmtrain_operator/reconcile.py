@@ -17,7 +17,7 @@ from llmtrain_operator.pace import Pace
 from llmtrain_operator.plan import Plan, Start, plan
 from llmtrain_operator.queue import WorkQueue
 from llmtrain_operator.recorder import Recorder
-from llmtrain_operator.snapshot import RunKey, Snapshot
+from llmtrain_operator.snapshot import RunKey, RunView, Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,6 @@ class Reconciler:
 
     async def _carry_out(self, snapshot: Snapshot, todo: Plan) -> None:
         run, old = snapshot.run, RunStatus.model_validate(snapshot.run.status)
-        look_again = todo.look_again
         new = todo.status or old
         how_soon = urgency(old, new)
         wait = self._pace.wait(run.uid, how_soon, busy=self._queue.has_first)
@@ -93,23 +92,24 @@ class Reconciler:
                 return
             self._pace.wrote(run.uid)
             metrics.STATUS_WRITES.inc()
-            written = new
-        else:
-            written = old
-            if how_soon is not Urgency.NONE:
-                look_again = wait if look_again is None else min(wait, look_again)
-        for job in todo.delete_jobs:
-            await self._executor.delete_attempt(run, job)
-        for pod in todo.kill_pods:
-            await self._executor.kill_pod(run, pod)
-        if todo.start is not None:
-            await self._start(snapshot, todo.start)
-        if written is not old:
             for told in tell(old, new):
                 self._recorder.add(run, told)
+        elif how_soon is not Urgency.NONE:
+            self._queue.add_after(run.key, wait)
+        await self._delete(run, todo)
+        if todo.start is not None:
+            await self._start(snapshot, todo.start)
         self._forget_the_gone(run.key, new)
-        if look_again is not None:
-            self._queue.add_after(run.key, look_again)
+        if todo.look_again is not None:
+            self._queue.add_after(run.key, todo.look_again)
+
+    async def _delete(self, run: RunView, todo: Plan) -> None:
+        for job in todo.delete_jobs:
+            await self._executor.delete_job(run, job)
+        for name in todo.delete_config_maps:
+            await self._executor.delete_config_map(run, name)
+        for pod in todo.kill_pods:
+            await self._executor.kill_pod(run, pod)
 
     async def _start(self, snapshot: Snapshot, start: Start) -> None:
         run = snapshot.run

@@ -474,7 +474,7 @@ async def test_a_pod_on_a_dead_node_is_removed_by_force(world: World) -> None:
     assert (failure.exit_class, failure.node) == ("NodeLost", 1)
 
 
-async def test_deleting_the_job_by_hand_starts_the_next_attempt_for_nothing(
+async def test_deleting_the_job_by_hand_starts_the_next_attempt(
     world: World,
 ) -> None:
     await start(world)
@@ -511,6 +511,19 @@ async def test_only_the_newest_jobs_are_kept(world: World) -> None:
         world.kube.run_pods(f"one-a{number + 1}")
         await world.settle()
     assert world.kube.names("Job") == ["one-a3", "one-a4", "one-a5"]
+    assert world.kube.names("ConfigMap") == ["one-a3", "one-a4", "one-a5"]
+
+
+async def test_config_maps_of_attempts_that_lost_their_job_go_too(world: World) -> None:
+    await start(world, restartPolicy={"maxRestarts": 10})
+    for number in range(1, 5):
+        world.kube.remove(JOBS, "default", f"one-a{number}")
+        for pod in world.kube.pods_of(f"one-a{number}"):
+            world.kube.remove(PODS, "default", pod)
+        await world.settle()
+        await world.wait(400)
+        world.kube.run_pods(f"one-a{number + 1}")
+        await world.settle()
     assert world.kube.names("ConfigMap") == ["one-a3", "one-a4", "one-a5"]
 
 
