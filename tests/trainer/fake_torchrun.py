@@ -32,7 +32,12 @@ def main() -> int:
                     start_new_session=True,
                 )
             )
-    signal.signal(signal.SIGTERM, lambda *_: [process.kill() for process in processes])
+
+    def kill_all(*_: object) -> None:
+        for process in processes:
+            process.kill()
+
+    signal.signal(signal.SIGTERM, kill_all)
     while True:
         codes = [process.poll() for process in processes]
         bad = [(first + rank, code) for rank, code in enumerate(codes) if code]

@@ -129,7 +129,9 @@ def test_of_two_failures_the_first_one_is_told() -> None:
 )
 def test_the_message_fits_what_the_kubelet_keeps(message: str, lines: list[str]) -> None:
     verdict = Verdict(ExitClass.INTERNAL, message, last_lines=lines)
-    built = termination_message(verdict, node=1, step=7, time="2026-11-21T15:04:05Z", latest_checkpoint="5-a1r0")
+    built = termination_message(
+        verdict, node=1, step=7, time="2026-11-21T15:04:05Z", latest_checkpoint="5-a1r0"
+    )
     assert len(to_json(built).encode()) <= MOST_BYTES
     parsed = json.loads(to_json(built))
     assert parsed["exitClass"] == "InternalError"

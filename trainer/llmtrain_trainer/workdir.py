@@ -1,16 +1,15 @@
 """The folder in which the launcher and its training processes meet, and the files they exchange.
 
-    launcher writes                         training processes write
-    job.json   what to do                   trainer_log.jsonl        rank 0, one line per logging step
-    stop       save a checkpoint and end    activity.json            rank 0, what it is doing
-                                            resolved.json            rank 0, what was chosen
-                                            out/checkpoint-<step>/   all ranks; .saved-rank-<r> last
-                                            failure-rank-<r>.json    a rank that fails, before it exits
-                                            preempted                rank 0, after `stop` was obeyed
-                                            final/                   rank 0, results; .done last
+    launcher writes                      training processes write
+    job.json  what to do                 trainer_log.jsonl        rank 0, a line per logging step
+    stop      save a checkpoint and end  activity.json            rank 0, what it is doing
+                                         resolved.json            rank 0, what was chosen
+                                         out/checkpoint-<step>/   all; .saved-rank-<r> last
+                                         failure-rank-<r>.json    a rank that fails, before it exits
+                                         preempted                rank 0, after `stop` was obeyed
+                                         final/                   rank 0, results; .done last
 
-The processes are started before `job.json` is there: they import their libraries while the launcher
-fetches the inputs. Files are the whole interface: no torch in the launcher, no storage in them. A
+Files are the whole interface: no torch in the launcher, no storage in them. A
 file that the other side reads while it is written is replaced as a whole (`write_atomically`).
 """
 
@@ -95,7 +94,7 @@ def checkpoint_folder(step: int) -> str:
 
 
 def saved_marker(rank: int) -> str:
-    """Returns the name of the file by which `rank` says that its part of a checkpoint is written."""
+    """Returns the name of the file by which `rank` says that its part of a checkpoint is there."""
     return f".saved-rank-{rank}"
 
 
