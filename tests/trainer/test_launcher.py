@@ -72,6 +72,11 @@ def test_a_failed_attempt_goes_on_from_its_last_checkpoint(laptop: Laptop) -> No
     assert laptop.launch() is ExitClass.SUCCESS
     assert laptop.weights() == DIGITS[:30]
     assert laptop.checkpoints() == ["20-a1r0", "30-a2r0"]
+    origin = json.loads((laptop.out / "provenance.json").read_text())
+    assert [(each["attempt"], each["resumeFrom"]) for each in origin["attempts"]] == [
+        (1, None),
+        (2, "20-a1r0"),
+    ]
     log = (laptop.out / "results" / "trainer_log.jsonl").read_text().splitlines()
     assert [json.loads(line)["current_steps"] for line in log] == list(range(1, 31))
 

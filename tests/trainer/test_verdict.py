@@ -119,6 +119,11 @@ def test_of_two_failures_the_first_one_is_told() -> None:
     assert classify(GangEnd(exit_code=1, failures=[late, early])).rank == 5
 
 
+def test_the_time_of_a_silent_death_is_when_torchrun_saw_it() -> None:
+    ends = [ProcessEnd(rank=1, exit_code=-9, seconds=1_767_225_600)]
+    assert classify(GangEnd(exit_code=1, ends=ends)).time == "2026-01-01T00:00:00Z"
+
+
 @pytest.mark.parametrize(
     ("message", "lines"),
     [

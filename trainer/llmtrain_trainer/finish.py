@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -61,9 +61,12 @@ def artifacts_of(output: Folder, paths: list[str]) -> Artifacts:
 
 
 def provenance(
-    run: RunFile, start: Start, inputs: Downloaded, resolved: Resolved | None
+    run: RunFile, starts: Sequence[Start], inputs: Downloaded, resolved: Resolved | None
 ) -> dict[str, Any]:
-    """Returns what the weights were made of and by, so that they can be made again."""
+    """Returns what the weights were made of and by, so that they can be made again.
+
+    `starts` are the records of all attempts, oldest first.
+    """
     return {
         "formatVersion": 1,
         "name": run.name,
@@ -72,9 +75,10 @@ def provenance(
         "specHash": spec_hash(run.spec),
         "spec": run.spec.to_dict(),
         "inputs": [file.model_dump(by_alias=True, exclude={"path"}) for file in inputs.all_files],
-        "attempt": start.attempt,
-        "restart": start.restart,
-        "resumedFrom": start.resume_from,
+        "attempts": [
+            start.model_dump(by_alias=True, exclude={"format_version", "launcher"})
+            for start in starts
+        ],
         "resolved": resolved.to_dict() if resolved else {},
         "packages": _versions(),
         "python": platform.python_version(),
@@ -110,7 +114,8 @@ def upload_results(
     *,
     run: RunFile,
     start: Start,
-    describe: dict[str, Any],
+    inputs: Downloaded,
+    resolved: Resolved | None,
     tell: Callable[[str], None],
 ) -> list[FinalFile]:
     """Uploads everything below `final`, the training log and the provenance; then the manifest.
@@ -124,7 +129,8 @@ def upload_results(
     """
     (final / "results").mkdir(exist_ok=True)
     (final / TRAINER_LOG).write_text(merged_trainer_log(output), encoding="utf-8")
-    (final / PROVENANCE).write_text(json.dumps(describe, indent=2), encoding="utf-8")
+    origin = provenance(run, owner.all_starts(output), inputs, resolved)
+    (final / PROVENANCE).write_text(json.dumps(origin, indent=2), encoding="utf-8")
     paths = sorted(path for path in final.rglob("*") if path.is_file() and path.name != DONE)
 
     def put(path: Path) -> FinalFile:

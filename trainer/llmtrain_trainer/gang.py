@@ -27,7 +27,10 @@ def main() -> int:
         torchrun(sys.argv[2:])
     except ChildFailedError as error:
         failures = sorted(error.failures.items(), key=lambda item: item[1].timestamp)
-        ends = [{"rank": rank, "exit_code": failure.exitcode} for rank, failure in failures]
+        ends = [
+            {"rank": rank, "exit_code": failure.exitcode, "seconds": failure.timestamp}
+            for rank, failure in failures
+        ]
         Path(sys.argv[1]).write_text(json.dumps(ends), encoding="utf-8")
         sys.stderr.write(f"{error}\n")
         return 1

@@ -172,11 +172,16 @@ def _finish(node: Node, start: Start, inputs: Downloaded) -> Verdict:
         return Verdict(ExitClass.INTERNAL, "the training processes ended without results")
     node.output.patience = _PATIENCE_FOR_RESULTS
     node.shipper.flush()
-    describe = finish.provenance(node.run, start, inputs, node.reporter.report.resolved)
     node.reporter.update(activity="Finishing", message="uploading the results")
     files = node.stop.within_grace(
         lambda: finish.upload_results(
-            node.output, final, run=node.run, start=start, describe=describe, tell=node.tell
+            node.output,
+            final,
+            run=node.run,
+            start=start,
+            inputs=inputs,
+            resolved=node.reporter.report.resolved,
+            tell=node.tell,
         ),
         node.meanwhile,
     )

@@ -69,7 +69,7 @@ class Node:
 
     def tell(self, message: str) -> None:
         """Tells the operator what is being done, and the log when it is something else."""
-        self.reporter.update(activity="Preparing", message=message)
+        self.reporter.update(message=message)
         topic = message.partition(" (")[0]
         if topic != self._told:
             self._told = topic

@@ -97,6 +97,17 @@ def newest_start(output: Folder) -> Start | None:
     return None
 
 
+def all_starts(output: Folder) -> list[Start]:
+    """Returns the records of all attempts so far, oldest first."""
+    starts = [
+        read_record(output, file.path, Start)
+        for attempt in output.subfolders("attempts")
+        for file in output.entries(f"attempts/{attempt}/restarts")
+        if _START.search(file.path)
+    ]
+    return sorted(filter(None, starts), key=lambda start: (start.attempt, start.restart))
+
+
 def next_attempt(newest: Start | None, run: RunFile) -> int:
     """Returns the number in storage for this attempt of `run`.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from llmtrain_api.exits import EXIT_POLICIES, ExitClass, TerminationMessage
 from llmtrain_trainer.workdir import RankFailure
@@ -28,10 +29,23 @@ _MEMORY_WORDS = re.compile(
 
 @dataclass(frozen=True)
 class ProcessEnd:
-    """A training process that failed: its global rank and exit code, minus the signal if killed."""
+    """A training process that failed."""
 
     rank: int
+    """Its global rank."""
+
     exit_code: int
+    """Minus the number of the signal if it was killed."""
+
+    seconds: float | None = None
+    """When torchrun saw it, in seconds since 1970."""
+
+    @property
+    def time(self) -> str | None:
+        """The same in UTC, RFC 3339."""
+        if self.seconds is None:
+            return None
+        return datetime.fromtimestamp(self.seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @dataclass(frozen=True)
@@ -89,16 +103,15 @@ def classify(end: GangEnd) -> Verdict:
     if spoken is not None and spoken.exit_class is not ExitClass.PEER_LOST:
         return _verdict_of(spoken, end)
     first = end.ends[0] if end.ends else None
-    rank = first.rank if first else None
     if end.oom_kills and (first is None or first.exit_code == SIGNALLED):
         message = "the kernel killed a training process: the container's memory was used up"
-        return Verdict(ExitClass.OUT_OF_MEMORY, message, rank, last_lines=end.last_lines)
+        return _unspoken(ExitClass.OUT_OF_MEMORY, message, end)
     if end.stop_asked:
         message = "told to stop: the grace time ended before a checkpoint was saved"
-        return Verdict(ExitClass.PREEMPTED, message, rank, last_lines=end.last_lines)
+        return _unspoken(ExitClass.PREEMPTED, message, end)
     if spoken is not None:
         return _verdict_of(spoken, end)
-    return _from_output(end, first)
+    return _from_output(end)
 
 
 def _first_spoken(failures: Sequence[RankFailure]) -> RankFailure | None:
@@ -119,18 +132,27 @@ def _verdict_of(failure: RankFailure, end: GangEnd) -> Verdict:
     )
 
 
-def _from_output(end: GangEnd, first: ProcessEnd | None) -> Verdict:
+def _from_output(end: GangEnd) -> Verdict:
     """Judges by what the process that failed first printed, since it said nothing itself."""
-    rank = first.rank if first else None
     text = "\n".join(end.last_lines)
-    how = _how_it_ended(first)
+    how = _how_it_ended(end.ends[0] if end.ends else None)
     if _MEMORY_WORDS.search(text):
-        return Verdict(ExitClass.OUT_OF_MEMORY, how, rank, last_lines=end.last_lines)
+        return _unspoken(ExitClass.OUT_OF_MEMORY, how, end)
     if end.nodes > 1 and _PEER_WORDS.search(text):
-        return Verdict(
-            ExitClass.PEER_LOST, f"{how}: a peer is gone", rank, last_lines=end.last_lines
-        )
-    return Verdict(ExitClass.INTERNAL, how, rank, last_lines=end.last_lines)
+        return _unspoken(ExitClass.PEER_LOST, f"{how}: a peer is gone", end)
+    return _unspoken(ExitClass.INTERNAL, how, end)
+
+
+def _unspoken(exit_class: ExitClass, message: str, end: GangEnd) -> Verdict:
+    """Returns a verdict over the process that failed first."""
+    first = end.ends[0] if end.ends else None
+    return Verdict(
+        exit_class,
+        message,
+        rank=first.rank if first else None,
+        last_lines=end.last_lines,
+        time=first.time if first else None,
+    )
 
 
 def _how_it_ended(first: ProcessEnd | None) -> str:
