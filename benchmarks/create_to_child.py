@@ -10,11 +10,13 @@ counted in the API server's audit log, CPU and memory are the operator's own.
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import ssl
 import statistics
 import subprocess
+import tempfile
 import time
 import uuid
 from pathlib import Path
@@ -43,10 +45,17 @@ def _session() -> tuple[aiohttp.ClientSession, str]:
     """Returns an HTTP session with the kubeconfig's client certificate, and the server's URL."""
     config = yaml.safe_load(Path(os.environ["KUBECONFIG"]).read_text())
     server, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
-    context = ssl.create_default_context(cafile=server["certificate-authority"])
-    context.load_cert_chain(user["client-certificate"], user["client-key"])
+    context = ssl.create_default_context(cadata=_decoded(server["certificate-authority-data"]))
+    with tempfile.NamedTemporaryFile("w", suffix=".pem") as pair:
+        pair.write(_decoded(user["client-certificate-data"]) + _decoded(user["client-key-data"]))
+        pair.flush()
+        context.load_cert_chain(pair.name)
     connector = aiohttp.TCPConnector(ssl=context, limit=64)
     return aiohttp.ClientSession(connector=connector), server["server"]
+
+
+def _decoded(data: str) -> str:
+    return base64.b64decode(data).decode()
 
 
 def _manifest(namespace: str, name: str) -> dict[str, Any]:
