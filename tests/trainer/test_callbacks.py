@@ -92,7 +92,7 @@ def test_samples_that_two_processes_saw_are_counted(caplog: pytest.LogCaptureFix
 
     with caplog.at_level(logging.INFO, logger="llmtrain_trainer"):
         samples.report([[1, 2, 3], [4, 5, 3]])
-    assert "rank 1 trained 3 samples in its first epoch" in caplog.text
+    assert "rank 1 was given 3 samples in its first epoch" in caplog.text
     assert "5 distinct samples, 1 of them seen by two processes" in caplog.text
 
 
