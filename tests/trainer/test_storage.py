@@ -162,6 +162,11 @@ def test_an_object_that_changed_since_it_was_listed_is_refused(
             id="of the system",
         ),
         pytest.param(
+            "Generic S3 error: Error performing PUT http://169.254.169.254/latest/api/token - x",
+            "neither a Secret nor the environment nor the machine has one",
+            id="of the search for an account",
+        ),
+        pytest.param(
             "Generic S3 error: Error performing GET x - HTTP error: request timed out",
             "HTTP error: request timed out",
             id="of the client",

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from llmtrain_api.exits import EXIT_POLICIES, ExitClass
 from llmtrain_api.layout import RUN_FILE_FOLDER, RUN_FILE_NAME, SCRATCH_FOLDER, TERMINATION_LOG
@@ -94,8 +95,13 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-if __name__ == "__main__":
+def run() -> NoReturn:
+    """Runs the command line and exits; threads that wait for storage do not hold a pod back."""
     code = main()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # Threads that wait for storage must not hold a pod back.
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    run()

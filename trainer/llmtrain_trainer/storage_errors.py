@@ -94,6 +94,8 @@ def detail_of(error: BaseException) -> str:
     code = _CODE.search(text)
     if code:
         return f"{code[1]} ({message[1].rstrip('.')})" if message else code[1]
+    if _METADATA_SERVICE in text:
+        return "neither a Secret nor the environment nor the machine has one"
     cause = re.search(r'(?:message|error): "([^"]+)"', text)
     if cause:
         return cause[1][:300]

@@ -30,7 +30,7 @@ from llmtrain_trainer.workdir import (
 )
 
 _POLL_SECONDS = 0.2
-_SAVE_SHARE = 0.5
+_SAVE_SHARE = 0.75
 """Part of the time left that the processes may use to save; the rest is for the upload."""
 
 _Model = TypeVar("_Model", bound=ApiModel)
