@@ -62,6 +62,8 @@ def test_smoothing_keeps_the_length_and_the_start_and_lessens_the_noise() -> Non
     assert smoothed[0] == noisy[0]
     assert max(smoothed[50:]) - min(smoothed[50:]) < 0.2
     assert smooth([]) == []
+    weight = 1.8 * (1 / (1 + math.exp(-0.15)) - 0.5)
+    assert smooth([1.0, 0.0, 0.0]) == pytest.approx([1.0, weight, weight**2])
 
 
 @pytest.mark.torch  # For matplotlib, which takes seconds to import too.

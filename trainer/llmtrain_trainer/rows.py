@@ -191,7 +191,7 @@ def _check_message(place: str, message: object) -> None:
 def _check_order(place: str, roles: list[str]) -> None:
     """Holds [system,] user, assistant, user, assistant ...: anything else trains nonsense."""
     turns = roles[1:] if roles[0] == "system" else roles
-    if len(turns) < 2 or len(turns) % 2 or turns != ["user", "assistant"] * (len(turns) // 2):
+    if not turns or turns != ["user", "assistant"] * (len(turns) // 2):
         raise DataError(
             place,
             f"the roles are {', '.join(roles[:8])}{', ...' if len(roles) > 8 else ''}",

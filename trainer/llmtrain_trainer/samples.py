@@ -63,7 +63,9 @@ def report(digests_by_rank: Sequence[Sequence[int]]) -> None:
         common += len(own & seen)
         seen |= own
         whole = hashlib.sha256(array("Q", sorted(own)).tobytes()).hexdigest()[:16]
-        logger.info("rank %d was given %d samples in its first epoch, %s", rank, len(digests), whole)
+        logger.info(
+            "rank %d was given %d samples in its first epoch, %s", rank, len(digests), whole
+        )
     logger.info(
         "%d distinct samples, %d of them seen by two processes (transformers fills an epoch's last"
         " batches up from its beginning)",
