@@ -8,7 +8,7 @@ from typing import Any
 from llmtrain_api.progress import Resolved
 from llmtrain_api.status import MAX_ATTEMPTS_KEPT, Attempt, Failure, RunProgress, RunStatus
 from llmtrain_operator.children import job_name
-from llmtrain_operator.snapshot import JobView, format_time, parse_time
+from llmtrain_operator.snapshot import JobView, PodView, format_time, parse_time
 
 SUSPENDED = "Suspended"
 """Outcome of an attempt that ended because of `spec.suspend`."""
@@ -18,9 +18,10 @@ OLD_MESSAGE = 256
 """Letters that stay of the message of a failure that is not the newest."""
 
 
-def next_number(status: RunStatus, jobs: Sequence[JobView]) -> int:
-    """Returns the number of a new attempt: one that neither the status nor a Job has used."""
-    return max([status.attempt or 0, *(job.attempt for job in jobs)]) + 1
+def next_number(status: RunStatus, jobs: Sequence[JobView], pods: Sequence[PodView]) -> int:
+    """Returns the number of a new attempt: one that no status, Job or pod of the run has used."""
+    used = [status.attempt or 0, *(job.attempt for job in jobs), *(pod.attempt for pod in pods)]
+    return max(used) + 1
 
 
 def start(

@@ -34,6 +34,8 @@ class Gang:
 
     state: GangState
     job: JobView | None
+    job_uid: str | None
+    """UID of its Job, which may be gone; None if it was never made."""
     pods: tuple[PodView, ...]
     """Its pods; the ones that are gone included."""
     stuck: tuple[PodView, ...]
@@ -43,10 +45,20 @@ class Gang:
 def observe_gang(snapshot: Snapshot, attempt: Attempt, nodes: int) -> Gang:
     """Returns the gang of an attempt that is not over."""
     job = next((j for j in own_jobs(snapshot) if j.name == attempt.job), None)
-    job_uid = job.uid if job is not None else attempt.job_uid
+    job_uid = job.uid if job is not None else attempt.job_uid or _job_of_pods(snapshot, attempt)
     pods = members([pod for pod in snapshot.pods if pod.job_uid == job_uid])
     stuck = tuple(pod for pod in pods if is_stuck(pod, snapshot.now))
-    return Gang(_state(job, attempt, pods, stuck, nodes), job, pods, stuck)
+    state = _state(job, pods, stuck, nodes) if job_uid is not None else GangState.UNMADE
+    return Gang(state, job, job_uid, pods, stuck)
+
+
+def _job_of_pods(snapshot: Snapshot, attempt: Attempt) -> str | None:
+    """Returns the UID of a Job that came and went before it was written down, if it left pods.
+
+    The attempt's number is used then: a second Job under it would start a gang beside the first.
+    """
+    pods = own_pods(snapshot)
+    return next((pod.job_uid for pod in pods if pod.attempt == attempt.number), None)
 
 
 def members(pods: Sequence[PodView]) -> tuple[PodView, ...]:
@@ -72,6 +84,11 @@ def own_jobs(snapshot: Snapshot) -> list[JobView]:
     return [job for job in snapshot.jobs if job.owner_uid == snapshot.run.uid]
 
 
+def own_pods(snapshot: Snapshot) -> list[PodView]:
+    """Returns the pods of the run, by the UID in their label."""
+    return [pod for pod in snapshot.pods if pod.run_uid == snapshot.run.uid]
+
+
 def is_stuck(pod: PodView, now: float) -> bool:
     """Returns whether a pod should have stopped long ago."""
     if pod.ended or pod.deletion_time is None:
@@ -80,19 +97,15 @@ def is_stuck(pod: PodView, now: float) -> bool:
 
 
 def _state(
-    job: JobView | None,
-    attempt: Attempt,
-    pods: tuple[PodView, ...],
-    stuck: tuple[PodView, ...],
-    nodes: int,
+    job: JobView | None, pods: tuple[PodView, ...], stuck: tuple[PodView, ...], nodes: int
 ) -> GangState:
-    if job is None and attempt.job_uid is None:
-        return GangState.UNMADE
+    ended = all(pod.ended for pod in pods)
     if job is None or job.deleting:
-        over = job is None and all(pod.ended for pod in pods)
-        return GangState.FAILED if over else GangState.STOPPING
-    if job.complete or job.failed:
-        return GangState.COMPLETE if job.complete else GangState.FAILED
+        return GangState.FAILED if job is None and ended else GangState.STOPPING
+    if job.complete:
+        return GangState.COMPLETE
+    if job.failed:  # Jobs and pods are watched apart: why it failed may be yet to come.
+        return GangState.FAILED if ended else GangState.STOPPING
     if stuck or any(pod.vanished for pod in pods):
         return GangState.LOST
     if job.ending:

@@ -35,7 +35,7 @@ from llmtrain_operator.findings import (
     with_spec_hash,
     with_step,
 )
-from llmtrain_operator.gang import Gang, GangState, observe_gang, own_jobs
+from llmtrain_operator.gang import Gang, GangState, observe_gang, own_jobs, own_pods
 from llmtrain_operator.reasons import Reason
 from llmtrain_operator.snapshot import JobView, PodView, Snapshot, format_time, parse_time
 from llmtrain_operator.waiting import why_waiting
@@ -110,7 +110,7 @@ def _plan_next(snapshot: Snapshot, status: RunStatus, spec: RunSpec) -> Plan:
         verdict = conditions.backing_off(message)
         return Plan(_said(snapshot, status, verdict), look_again=due - now)
     image = spec.workers.image or snapshot.defaults.trainer_image
-    number = attempts.next_number(status, own_jobs(snapshot))
+    number = attempts.next_number(status, own_jobs(snapshot), own_pods(snapshot))
     stale = number - JOBS_KEPT
     status = attempts.start(status, key.name, number, image=image, retry=spec.retry, now=now)
     return replace(
@@ -123,8 +123,8 @@ def _plan_next(snapshot: Snapshot, status: RunStatus, spec: RunSpec) -> Plan:
 def _plan_open(snapshot: Snapshot, status: RunStatus, spec: RunSpec, latest: Attempt) -> Plan:
     """Returns what to do about an attempt that is not over."""
     gang = observe_gang(snapshot, latest, spec.workers.nodes)
-    if gang.job is not None and latest.job_uid != gang.job.uid:
-        status = attempts.with_latest(status, job_uid=gang.job.uid)
+    if latest.job_uid != gang.job_uid:
+        status = attempts.with_latest(status, job_uid=gang.job_uid)
     match gang.state:
         case GangState.UNMADE:
             return _plan_unmade(snapshot, status, spec, latest)

@@ -86,6 +86,8 @@ class Reconciler:
         new = todo.status or old
         how_soon = urgency(old, new)
         wait = self._pace.wait(run.uid, how_soon, busy=self._queue.has_first)
+        if todo.delete_jobs or todo.kill_pods:
+            wait = 0.0  # What goes must be in the status first: its UID tells what it left behind.
         if how_soon is not Urgency.NONE and wait <= 0:
             if not await self._executor.write_status(run, new):
                 self._queue.add_after(run.key, STALE_SECONDS)

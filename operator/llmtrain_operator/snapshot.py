@@ -74,6 +74,8 @@ class PodView:
     uid: str
     version: int
     run: str
+    run_uid: str
+    """UID of the run, as its label says."""
     job_uid: str
     attempt: int
     index: int
@@ -246,6 +248,7 @@ def pod_view(body: Object) -> PodView:
         uid=metadata["uid"],
         version=int(metadata["resourceVersion"]),
         run=labels.get(LABEL_RUN, ""),
+        run_uid=labels.get(LABEL_RUN_UID, ""),
         job_uid=controller_uid(metadata),
         attempt=_number(labels.get(LABEL_ATTEMPT)),
         index=_number((metadata.get("annotations") or {}).get(INDEX) or labels.get(INDEX)),
@@ -277,11 +280,6 @@ def controller_uid(metadata: Object) -> str:
         if owner.get("controller"):
             return str(owner["uid"])
     return ""
-
-
-def run_uid_label(body: Object) -> str:
-    """Returns the UID of the run that a child says it belongs to."""
-    return str((body["metadata"].get("labels") or {}).get(LABEL_RUN_UID, ""))
 
 
 def _container(status: Object) -> Object:

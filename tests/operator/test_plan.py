@@ -70,6 +70,12 @@ ENDED = pod(0, gone=True, phase="Failed", exit_code=85)
             id="a Job that cannot end",
         ),
         pytest.param([job(failed=True)], [], GangState.FAILED, id="a Job that failed"),
+        pytest.param(
+            [job(failed=True)],
+            [failed_pod(0, 86), pod(1)],
+            GangState.STOPPING,
+            id="a Job that failed, and a pod whose end is not seen yet",
+        ),
         pytest.param([job(complete=True)], [pod(0)], GangState.COMPLETE, id="a Job that is done"),
         pytest.param([job(deleting=True)], [], GangState.STOPPING, id="a Job that goes"),
         pytest.param([], [pod(0)], GangState.STOPPING, id="a pod that outlives its Job"),
@@ -85,6 +91,27 @@ def test_the_state_of_a_gang(jobs: list[JobView], pods: list[PodView], state: Ga
 def test_an_attempt_whose_job_was_never_seen_is_unmade() -> None:
     unmade = ATTEMPT.model_copy(update={"job_uid": None})
     assert observe_gang(snapshot(), unmade, 2).state is GangState.UNMADE
+    of_another_run = pod(0, run_uid="an earlier run of this name")
+    assert observe_gang(snapshot(pods=(of_another_run,)), unmade, 2).state is GangState.UNMADE
+
+
+@pytest.mark.parametrize(
+    ("left", "state"),
+    [
+        pytest.param(pod(0), GangState.STOPPING, id="a pod that runs"),
+        pytest.param(ENDED, GangState.FAILED, id="a pod that is gone"),
+    ],
+)
+def test_an_attempt_whose_job_came_and_went_unseen_is_not_made_again(
+    left: PodView, state: GangState
+) -> None:
+    unmade = ATTEMPT.model_copy(update={"job_uid": None})
+    seen = snapshot(RunStatus(attempt=1, attempts=[unmade]), pods=(left,))
+    assert observe_gang(seen, unmade, 2).state is state
+    todo = plan(seen)
+    assert todo.start is None
+    assert todo.status is not None
+    assert todo.status.attempts[0].job_uid == left.job_uid
 
 
 def with_status(seen: Snapshot, todo: Plan) -> Snapshot:

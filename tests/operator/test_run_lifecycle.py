@@ -571,3 +571,20 @@ async def test_looking_again_changes_nothing(world: World, seconds: float) -> No
     writes = list(world.kube.writes)
     await world.wait(seconds)
     assert world.kube.writes == writes
+
+
+async def test_a_pod_lost_in_the_first_seconds_starts_no_second_gang_of_that_number(
+    world: World,
+) -> None:
+    world.apply()
+    for _ in range(2):
+        await world.reconciler.reconcile(world.KEY)
+    world.kube.run_pods("one-a1")
+    pods = world.kube.pods_of("one-a1")
+    world.kube.remove(PODS, "default", pods[1])
+    for _ in range(6):
+        await world.reconciler.reconcile(world.KEY)
+    assert world.status.attempts[0].job_uid is not None, "written before the Job is deleted"
+    assert world.kube.names("Job") == []
+    assert world.kube.writes.count("create Job one-a1") == 1
+    assert world.kube.pods_of("one-a1") == pods[:1], "it still runs"

@@ -73,6 +73,7 @@ def pod(index: int = 0, **changes: Any) -> PodView:
         "uid": f"pod-{index}",
         "version": 1,
         "run": "one",
+        "run_uid": RUN_UID,
         "job_uid": JOB_UID,
         "attempt": 1,
         "index": index,
