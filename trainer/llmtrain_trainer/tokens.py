@@ -121,10 +121,10 @@ def prepare(job: Job, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Accou
     encoder = Encoder(tokenizer, all_tokens=all_tokens)
     with ArrowFile(prepared.train) as train, ArrowFile(prepared.evaluation) as evaluation:
         for index in range(len(job.dataset_files)):
-            for held_out, tokens in _encode(job, index, encoder, account.datasets[index]):
-                if account.turn_end is None:
-                    account.turn_end = _last_special(tokens, tokenizer)
-                (evaluation if held_out else train).add(tokens)
+            for row, whole, tokens in _encode(job, index, encoder, account.datasets[index]):
+                if account.turn_end is None:  # A row that was cut ends in the middle of a turn.
+                    account.turn_end = _last_special(whole, tokenizer)
+                (evaluation if row.held_out else train).add(tokens)
     _check_left(account, job)
     write_atomically(folder / _ACCOUNT, account.model_dump_json(indent=1))
     return account
@@ -154,8 +154,8 @@ def _key(job: Job) -> str:
 
 def _encode(
     job: Job, index: int, encoder: Encoder, account: DatasetAccount
-) -> Iterator[tuple[bool, Tokens]]:
-    """Yields the tokens of dataset `index`, cut to length, and counts what happens to each row."""
+) -> Iterator[tuple[Row, Tokens, Tokens]]:
+    """Yields each row of dataset `index` with its tokens, whole and cut; counts what happens."""
     max_length = job.run.spec.training.max_length
     source = rows.read(job.dataset_files, job.run.spec, index)
     while batch := list(itertools.islice(source, _ROWS_AT_ONCE)):
@@ -168,7 +168,7 @@ def _encode(
                 account.dropped += 1
                 continue
             _count(account, row, tokens, trained)
-            yield row.held_out, tokens
+            yield row, whole, tokens
 
 
 def _count(account: DatasetAccount, row: Row, tokens: Tokens, trained: int) -> None:
