@@ -22,6 +22,9 @@ from llmtrain_operator.snapshot import (
     run_view,
 )
 
+REMOVED_REMEMBERED = 20_000
+"""UIDs that are known to be gone: more than what goes while a list is being read."""
+
 
 class Cache:
     """Runs, Jobs and pods. A method that takes up or removes one returns the run it is about."""
@@ -32,17 +35,19 @@ class Cache:
         self._pods: dict[str, PodView] = {}
         self._jobs_of: dict[RunKey, set[str]] = {}
         self._pods_of: dict[RunKey, set[str]] = {}
+        self._removed: dict[str, None] = {}  # UIDs, oldest first: a late list must not revive them.
 
     def set_run(self, body: Object) -> RunKey:
         """Takes up a run, unless a newer version is known."""
         run = run_view(body)
         known = self.runs.get(run.key)
-        if known is None or known.version <= run.version:
+        if run.uid not in self._removed and (known is None or known.version <= run.version):
             self.runs[run.key] = run
         return run.key
 
     def remove_run(self, key: RunKey, uid: str) -> RunKey:
         """Forgets a run, unless another one has its name by now."""
+        self._note_removed(uid)
         known = self.runs.get(key)
         if known is not None and known.uid == uid:
             del self.runs[key]
@@ -54,13 +59,14 @@ class Cache:
         job = job_view(body)
         key = RunKey(job.namespace, job.run)
         known = self._jobs.get(job.uid)
-        if known is None or known.version <= job.version:
+        if job.uid not in self._removed and (known is None or known.version <= job.version):
             self._jobs[job.uid] = job
             self._jobs_of.setdefault(key, set()).add(job.uid)
         return key
 
     def remove_job(self, uid: str) -> RunKey | None:
         """Forgets a Job."""
+        self._note_removed(uid)
         job = self._jobs.pop(uid, None)
         if job is None:
             return None
@@ -73,13 +79,17 @@ class Cache:
         pod = pod_view(body)
         key = RunKey(pod.namespace, pod.run)
         known = self._pods.get(pod.uid)
+        if known is None and pod.uid in self._removed:
+            return key
         if known is None or known.version <= pod.version:
-            self._pods[pod.uid] = pod
+            # The last words may come after the pod was found to be gone.
+            self._pods[pod.uid] = replace(pod, gone=known is not None and known.gone)
             self._pods_of.setdefault(key, set()).add(pod.uid)
         return key
 
     def remove_pod(self, uid: str) -> RunKey | None:
         """Marks a pod as gone; forgets it if its run is not there."""
+        self._note_removed(uid)
         pod = self._pods.get(uid)
         if pod is None:
             return None
@@ -152,6 +162,11 @@ class Cache:
             if attempt.get("jobUid") == job_uid:
                 return int(attempt["number"])
         return None
+
+    def _note_removed(self, uid: str) -> None:
+        self._removed[uid] = None
+        if len(self._removed) > REMOVED_REMEMBERED:
+            del self._removed[next(iter(self._removed))]
 
     def _forget_pod(self, key: RunKey, uid: str) -> None:
         self._pods.pop(uid, None)

@@ -167,22 +167,36 @@ class Executor:
         metadata = found["metadata"]
         return controller_uid(metadata) == run.uid and "deletionTimestamp" not in metadata
 
-    async def delete_job(self, run: RunView, job: JobView) -> None:
-        """Deletes a Job of the run, with its pods."""
+    async def delete_job(self, run: RunView, job: JobView) -> bool:
+        """Deletes a Job of the run, with its pods.
+
+        Returns:
+            Whether it was there; else the watch missed its end, and the cache knows by now.
+        """
         log.info("deleting Job %s", job.name, extra={"run": str(run.key)})
-        try:
-            await self.kube.delete(JOBS, job.namespace, job.name, uid=job.uid)
-        except ConflictError:
-            return  # Another Job has the name by now; the cache will know soon.
+        there = await self.kube.delete(JOBS, job.namespace, job.name, uid=job.uid)
+        if not there:
+            self.cache.remove_job(job.uid)
+        return there
 
     async def delete_config_map(self, run: RunView, name: str) -> None:
-        """Deletes the ConfigMap of an attempt that is over."""
-        await self.kube.delete(CONFIG_MAPS, run.key.namespace, name)
-
-    async def kill_pod(self, run: RunView, pod: PodView) -> None:
-        """Removes a pod whose node does not answer any more."""
-        log.warning("removing pod %s of a dead node", pod.name, extra={"run": str(run.key)})
+        """Deletes the ConfigMap of an attempt that is over, if it is the run's own."""
+        namespace = run.key.namespace
         try:
-            await self.kube.delete(PODS, pod.namespace, pod.name, uid=pod.uid, grace_seconds=0)
-        except ConflictError:
+            metadata = (await self.kube.get(CONFIG_MAPS, namespace, name))["metadata"]
+        except NotFoundError:
             return
+        if controller_uid(metadata) == run.uid:
+            await self.kube.delete(CONFIG_MAPS, namespace, name, uid=metadata["uid"])
+
+    async def kill_pod(self, run: RunView, pod: PodView) -> bool:
+        """Removes a pod whose node does not answer any more.
+
+        Returns:
+            Whether it was there; else the watch missed its end, and the cache knows by now.
+        """
+        log.warning("removing pod %s of a dead node", pod.name, extra={"run": str(run.key)})
+        there = await self.kube.delete(PODS, pod.namespace, pod.name, uid=pod.uid, grace_seconds=0)
+        if not there:
+            self.cache.remove_pod(pod.uid)
+        return there

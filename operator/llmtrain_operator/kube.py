@@ -178,11 +178,14 @@ class Kube:
         *,
         uid: str | None = None,
         grace_seconds: int | None = None,
-    ) -> None:
-        """Deletes an object, and what it owns in the background; one that is gone is no error.
+    ) -> bool:
+        """Deletes an object, and what it owns in the background.
 
-        With `uid`, another object of the same name is left alone (ConflictError).
-        `grace_seconds=0` removes a pod without waiting for its node.
+        With `uid`, another object of the same name is left alone. `grace_seconds=0` removes a pod
+        without waiting for its node.
+
+        Returns:
+            Whether the object was there; False if it is gone, or another one has its name.
         """
         body: Object = {"propagationPolicy": "Background"}
         if uid is not None:
@@ -192,7 +195,12 @@ class Kube:
         try:
             await self._call("DELETE", resource.path(namespace, name), None, body)
         except NotFoundError:
-            return
+            return False
+        except ConflictError:
+            if uid is None:
+                raise
+            return False
+        return True
 
     async def _call(
         self,

@@ -106,12 +106,12 @@ class Reconciler:
             self._queue.add_after(run.key, todo.look_again)
 
     async def _delete(self, run: RunView, todo: Plan) -> None:
-        for job in todo.delete_jobs:
-            await self._executor.delete_job(run, job)
+        were_there = [await self._executor.delete_job(run, job) for job in todo.delete_jobs]
         for name in todo.delete_config_maps:
             await self._executor.delete_config_map(run, name)
-        for pod in todo.kill_pods:
-            await self._executor.kill_pod(run, pod)
+        were_there += [await self._executor.kill_pod(run, pod) for pod in todo.kill_pods]
+        if not all(were_there):
+            self._queue.add(run.key)  # No event will tell of what is gone already.
 
     async def _start(self, snapshot: Snapshot, start: Start) -> None:
         run = snapshot.run

@@ -151,3 +151,18 @@ def test_runs_are_counted_by_phase(cache: Cache) -> None:
     assert cache.phases() == {"Pending": 1}
     cache.set_run(a_run(9, phase="Running"))
     assert cache.phases() == {"Running": 1}
+
+
+def test_what_was_removed_does_not_come_back_by_a_list_that_is_late(cache: Cache) -> None:
+    cache.remove_job("job-1")
+    cache.remove_pod("pod-1")
+    cache.set_job(a_job(9))
+    cache.set_pod(a_pod(9, phase="Running"))
+    assert cache.jobs_of(KEY) == ()
+    assert [(pod.gone, pod.phase) for pod in cache.pods_of(KEY)] == [(True, "Running")]
+    cache.drop_gone_pods(KEY)
+    cache.remove_run(KEY, "run-1")
+    cache.set_run(a_run(9))
+    cache.set_pod(a_pod(10))
+    assert cache.pods_of(KEY) == ()
+    assert cache.runs == {}

@@ -112,14 +112,27 @@ async def test_a_patch_merges(server: tuple[Server, Kube]) -> None:
 
 async def test_a_delete_means_one_object(server: tuple[Server, Kube]) -> None:
     behind, kube = server
-    await kube.delete(PODS, "default", "p", uid="u", grace_seconds=0)
+    assert await kube.delete(PODS, "default", "p", uid="u", grace_seconds=0)
     assert behind.requests[0][4] == {
         "propagationPolicy": "Background",
         "preconditions": {"uid": "u"},
         "gracePeriodSeconds": 0,
     }
-    behind.answers = [(404, {"message": "not found"})]
-    await kube.delete(PODS, "default", "p")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param((404, {"message": "not found"}), id="it is gone"),
+        pytest.param((409, {"message": "the UID is another"}), id="another one has its name"),
+    ],
+)
+async def test_a_delete_tells_of_what_was_not_there(
+    server: tuple[Server, Kube], answer: tuple[int, dict[str, Any]]
+) -> None:
+    behind, kube = server
+    behind.answers = [answer]
+    assert not await kube.delete(PODS, "default", "p", uid="u")
 
 
 @pytest.mark.parametrize(

@@ -588,3 +588,24 @@ async def test_a_pod_lost_in_the_first_seconds_starts_no_second_gang_of_that_num
     assert world.kube.names("Job") == []
     assert world.kube.writes.count("create Job one-a1") == 1
     assert world.kube.pods_of("one-a1") == pods[:1], "it still runs"
+
+
+async def test_a_job_whose_end_the_watch_missed_holds_nothing_up(world: World) -> None:
+    await start(world)
+    for pod in world.kube.pods_of("one-a1"):
+        world.kube.end_pod(pod, 85, last_words(ExitClass.PREEMPTED))
+    del world.kube.objects["Job", "default", "one-a1"]
+    world.set_spec(suspend=True)
+    await world.settle()
+    assert world.phase() == "Suspended"
+
+
+async def test_a_config_map_of_somebody_else_is_not_deleted(world: World) -> None:
+    await start(world, ttlSecondsAfterFinished=60)
+    world.kube.end_job("one-a1", "Complete")
+    await world.settle()
+    world.kube.remove(CONFIG_MAPS, "default", "one-a1")
+    world.kube.put(CONFIG_MAPS, "default", {"metadata": {"name": "one-a1"}, "data": {}})
+    await world.wait(60)
+    assert world.kube.names("Job") == []
+    assert world.kube.names("ConfigMap") == ["one-a1"]

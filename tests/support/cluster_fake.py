@@ -97,15 +97,14 @@ class FakeKube:
         *,
         uid: str | None = None,
         grace_seconds: int | None = None,
-    ) -> None:
+    ) -> bool:
         self.fail("delete", resource.kind, name)
         found = self.objects.get((resource.kind, namespace, name))
-        if found is None:
-            return
-        if uid not in (None, found["metadata"]["uid"]):
-            raise ConflictError(f'{resource.plural} "{name}": the UID is another one')
+        if found is None or uid not in (None, found["metadata"]["uid"]):
+            return False
         self.writes.append(f"delete {resource.kind} {name}")
         self.remove(resource, namespace, name)
+        return True
 
     # What the cluster does by itself.
 
