@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localcluster import cgroups, node
-from localcluster.settings import BRIDGE, CACHE, PROGRAMS, STATE
+from localcluster.settings import BRIDGE, CACHE, OWN_CLUSTER, PROGRAMS, STATE
 from localcluster.shell import DevclusterError, run, say, step, succeeds
 
 _PACKAGES = {
@@ -25,6 +25,13 @@ _PACKAGES = {
     "umount": "mount",
 }
 _CNI_PACKAGE = "containernetworking-plugins"
+_VENV_PACKAGE = "python3-venv"
+_IMAGE_TOOLS = ("buildah", "debootstrap")
+_USERS_TOOLS = {
+    "helm": "Install Helm 3.17 or newer (https://helm.sh/docs/intro/install/)",
+    "kubectl": "Install kubectl (https://kubernetes.io/docs/tasks/tools/)",
+}
+"""For a cluster of the user's; the cluster made here brings its own."""
 _SOCKET_ROOM = 60
 """Characters for the path of `.devcluster`: the kubelet's sockets add 45, and 107 are allowed."""
 _PROBE_NODE = 99
@@ -41,10 +48,16 @@ class Lack:
     remedy: str
 
 
-def missing_packages() -> list[str]:
-    """Returns the Debian packages to install."""
-    names = [name for tool, name in _PACKAGES.items() if not shutil.which(tool)]
-    return sorted(names if node.cni_programs() else [*names, _CNI_PACKAGE])
+def missing_packages(*, own_cluster: bool = OWN_CLUSTER) -> list[str]:
+    """Returns the Debian packages to install: for the images only where there is a cluster."""
+    tools = _IMAGE_TOOLS if own_cluster else _PACKAGES
+    names = [_PACKAGES[tool] for tool in tools if not shutil.which(tool)]
+    # Debian's python3 has `venv` without what it needs to put pip into one.
+    if not succeeds(["python3", "-c", "import ensurepip"]):
+        names.append(_VENV_PACKAGE)
+    if not own_cluster and not node.cni_programs():
+        names.append(_CNI_PACKAGE)
+    return sorted(names)
 
 
 def _go_lack() -> Lack | None:
@@ -80,14 +93,21 @@ def _rights() -> Iterator[Lack]:
         yield Lack("no overlay file system", "Use a kernel that has one")
 
 
-def lacks() -> Iterator[Lack]:
-    """Yields all that keeps the cluster from running here."""
+def lacks(*, own_cluster: bool = OWN_CLUSTER) -> Iterator[Lack]:
+    """Yields all that keeps the cluster, or the images for the user's own, from being made here."""
     if sys.platform != "linux":
         yield Lack("this is not Linux", "Use a Linux machine, for instance Debian 12")
         return
-    if packages := missing_packages():
+    if packages := missing_packages(own_cluster=own_cluster):
         command = f"apt-get install --yes --no-install-recommends {' '.join(packages)}"
         yield Lack(f"packages are missing: {', '.join(packages)}", f"Run `{command}`")
+    if own_cluster:
+        for tool, remedy in _USERS_TOOLS.items():
+            if not shutil.which(tool):
+                yield Lack(f"{tool} is missing", remedy)
+        if os.geteuid() != 0:
+            yield Lack("not root", "Run it as root: building images mounts their layers")
+        return
     if lack := _go_lack():
         yield lack
     if len(str(STATE)) > _SOCKET_ROOM:
@@ -131,10 +151,12 @@ def check(*, install: bool) -> bool:
     found = list(lacks())
     for lack in found:
         say(f"missing: {lack.what}. {lack.remedy}")
-    for text in scarcities():
+    for text in () if OWN_CLUSTER else scarcities():
         say(f"scarce: {text}")
     if not found:
-        say("this machine has all that the cluster needs")
+        say(
+            f"this machine has all that {'the images need' if OWN_CLUSTER else 'the cluster needs'}"
+        )
     return not found
 
 

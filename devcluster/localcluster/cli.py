@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from localcluster import checks, cluster, images, programs
+from localcluster import checks, cluster, images, programs, registry
 from localcluster.settings import NODES
 from localcluster.shell import DevclusterError
 
@@ -54,8 +54,7 @@ def _images(args: argparse.Namespace) -> None:
     if args.part != "push":
         images.build()
     if args.part != "build":
-        cluster.require_ours()
-        images.push()
+        registry.push()
 
 
 def _restart(args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Builds the images `operator` and `trainer`, and pushes them to the cluster's registry.
+"""Builds the images `operator` and `trainer`.
 
 Layers live in the cache, shared by all clones. What was built is known by a digest of all that
 goes into the images, so nothing is done where nothing changed.
@@ -11,21 +11,19 @@ import shlex
 import subprocess
 import tempfile
 import tomllib
-import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from localcluster import base_image
 from localcluster.buildah import IMAGES, TEMPORARY, buildah
-from localcluster.control_plane import answers
-from localcluster.settings import REGISTRY, REGISTRY_DATA, REPOSITORY, STATE
-from localcluster.shell import DevclusterError, lock, run, say, step, succeeds, write
+from localcluster.settings import REPOSITORY, STATE
+from localcluster.shell import DevclusterError, lock, run, step, succeeds, write
 
 TARGETS = ("operator", "trainer")
 _SOURCES = ("Dockerfile", ".dockerignore", "LICENSE", "README.md", "pyproject.toml")
 _SOURCE_FOLDERS = ("operator", "requirements", "trainer")
-_MANIFEST = STATE / "images.json"
-_BUILT = STATE / "images-built.json"
+BUILT = STATE / "images-built.json"
+"""The ids of the images that were built last."""
 
 # Settings of the machine by which pip and uv reach packages. They go in as a secret.
 _INDEX_SETTINGS = (
@@ -107,7 +105,7 @@ def build() -> None:
                 ids = {name: _build_one(name, Path(folder)) for name in TARGETS}
             if _inputs() == inputs:  # Otherwise a file was changed meanwhile.
                 write(_record(inputs), json.dumps(ids))
-    write(_BUILT, json.dumps(ids))
+    write(BUILT, json.dumps(ids))
 
 
 def _build_one(target: str, folder: Path) -> str:
@@ -138,63 +136,3 @@ def _build_one(target: str, folder: Path) -> str:
         words = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
         raise DevclusterError(f"`buildah build` failed. The last lines of `{log}`:\n{words}")
     return id_file.read_text().strip().removeprefix("sha256:")
-
-
-def _is_in_registry(name: str, digest: str) -> bool:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    url = f"http://{REGISTRY}/v2/llmtrain/{name}/manifests/{digest}"
-    accept = {"Accept": "application/vnd.oci.image.manifest.v1+json"}
-    try:
-        with opener.open(urllib.request.Request(url, headers=accept, method="HEAD"), timeout=5):
-            return True
-    except OSError:
-        return False
-
-
-def push() -> None:
-    """Pushes the images that were built last, and writes `images.json` with their digests.
-
-    Raises:
-        DevclusterError: They are not built, or the registry does not run.
-    """
-    if not _BUILT.exists():
-        raise DevclusterError("the images are not built: run `devcluster images build` first")
-    if not answers(f"http://{REGISTRY}/v2/"):
-        raise DevclusterError("the registry does not run: run `devcluster up` first")
-    ids = json.loads(_BUILT.read_text())
-    references = {}
-    with lock(IMAGES / "push.lock"):
-        for name in TARGETS:
-            digest = _push_one(name, ids[name])
-            references[name] = f"{REGISTRY}/llmtrain/{name}@{digest}"
-    write(_MANIFEST, json.dumps(references, indent=1) + "\n", mode=0o644)
-    for name, reference in references.items():
-        say(f"{name:10} {reference}")
-
-
-def _push_one(name: str, image: str) -> str:
-    """Pushes an image unless the registry has it. Returns the digest of its manifest there."""
-    record = REGISTRY_DATA / "pushed" / f"{image}.digest"
-    if record.exists() and _is_in_registry(name, record.read_text()):
-        return record.read_text()
-    TEMPORARY.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=TEMPORARY) as folder, step(f"image {name} pushed"):
-        file = Path(folder) / "digest"
-        options = ["--quiet", "--tls-verify=false", "--digestfile", str(file)]
-        # Level 1: on two cores, a better compression costs more time than it saves.
-        options += ["--compression-format", "zstd", "--compression-level", "1"]
-        target = f"docker://{REGISTRY}/llmtrain/{name}:dev"
-        done = subprocess.run(
-            buildah("push", *options, image, target),
-            env={key: value for key, value in os.environ.items() if "proxy" not in key.lower()}
-            | {"TMPDIR": str(TEMPORARY)},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise DevclusterError(f"`buildah push` failed: {done.stderr.strip()[-1000:]}")
-        digest = file.read_text().strip()
-    write(record, digest)
-    return digest

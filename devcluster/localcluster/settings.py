@@ -19,6 +19,9 @@ RUN = Path("/run/llmtrain-devcluster")
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llmtrain-devcluster"
 """Compiled programs and image layers, shared by all clones."""
 
+OWN_CLUSTER = os.environ.get("OWN_CLUSTER") == "1"
+"""Whether the user has a cluster, so that only the images are made here."""
+
 CONTEXT = "llmtrain-dev"
 KUBERNETES_VERSION = "v1.35.4"
 

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+_REMEDY = "run `make tools`, which installs or names what this machine lacks"
+
 
 class DevclusterError(Exception):
     """Something that the user must know and can mend. The message says how."""
@@ -38,18 +40,22 @@ def run(
     """Runs a command and returns its output.
 
     Raises:
-        DevclusterError: The command failed; the message holds the end of its output.
+        DevclusterError: The command failed, and the message holds the end of its output; or
+            there is no such command.
     """
-    done = subprocess.run(
-        [str(word) for word in argv],
-        input=stdin,
-        stdin=subprocess.DEVNULL if stdin is None else None,
-        env=env,
-        cwd=cwd,
-        text=True,
-        capture_output=True,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [str(word) for word in argv],
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            env=env,
+            cwd=cwd,
+            text=True,
+            capture_output=True,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise DevclusterError(f"`{error.filename}` is missing: {_REMEDY}") from error
     if done.returncode != 0:
         told = (done.stderr or done.stdout).strip()[-2000:]
         raise DevclusterError(f"`{' '.join(map(str, argv))}` exited {done.returncode}: {told}")
