@@ -35,7 +35,7 @@ class Laptop:
         (model / "config.json").write_text('{"max_position_embeddings": 2048}')
         (model / "tokenizer.json").write_text("{}")
         (model / "chat_template.jinja").write_text("{{ messages }}")
-        (model / "model.safetensors").write_bytes(b"weights")
+        (model / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
         rows = [{"instruction": f"question {i}", "output": f"answer {i}"} for i in range(4)]
         (data / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 

@@ -13,6 +13,8 @@ from llmtrain_api.errors import ConfigError, DataError, LLMTrainError
 from llmtrain_api.run import RunSpec
 from llmtrain_trainer.preflight import check_model
 
+HEADER = json.dumps({"w": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}})
+WEIGHTS = chr(len(HEADER)) + 7 * "\0" + HEADER + "1234"
 CONFIG = {"model_type": "llama", "max_position_embeddings": 256}
 
 
@@ -23,7 +25,7 @@ def model(folder: Path, **files: str | None) -> Path:
         "tokenizer.json": "{}",
         "tokenizer_config.json": "{}",
         "chat_template.jinja": "x",
-        "model.safetensors": "",
+        "model.safetensors": WEIGHTS,
     }
     content |= {name.replace("__", "."): text for name, text in files.items()}
     for name, text in content.items():
@@ -74,10 +76,40 @@ INDEX = json.dumps({"weight_map": {"a": "one.safetensors", "b": "two.safetensors
             {"tokenizer__json": None}, DataError, "has no tokenizer.json", id="no tokenizer"
         ),
         pytest.param(
+            {"tokenizer__json": '{"model": {"vocab'},
+            DataError,
+            "s3://models/tiny/, tokenizer.json: is not JSON",
+            id="torn tokenizer",
+        ),
+        pytest.param(
+            {"model__safetensors": WEIGHTS[:-1]},
+            DataError,
+            f"model.safetensors: is cut or damaged: {len(WEIGHTS) - 1} bytes, not {len(WEIGHTS)}",
+            id="weights cut at their end",
+        ),
+        pytest.param(
+            {"model__safetensors": WEIGHTS[:20]},
+            DataError,
+            "model.safetensors: is cut or damaged: it has 20 bytes",
+            id="weights cut in their header",
+        ),
+        pytest.param(
+            {"model__safetensors": ""},
+            DataError,
+            "model.safetensors: is cut or damaged: it has 0 bytes",
+            id="empty weights",
+        ),
+        pytest.param(
+            {"model__safetensors": chr(2) + 7 * "\0" + "[]"},
+            DataError,
+            "model.safetensors: has a header that is not that of a safetensors file",
+            id="weights with a strange header",
+        ),
+        pytest.param(
             {"model__safetensors": None}, DataError, "has no safetensors weights", id="no weights"
         ),
         pytest.param(
-            {"model__safetensors__index__json": INDEX, "one__safetensors": ""},
+            {"model__safetensors__index__json": INDEX, "one__safetensors": WEIGHTS},
             DataError,
             "lacks 1 of its 2 weight files, such as two.safetensors",
             id="a part of the weights missing",

@@ -243,6 +243,18 @@ def test_what_cannot_work_is_told_in_the_failure_file(
     assert "Traceback" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["tokenizer.json", "model.safetensors"])
+def test_a_file_of_the_model_that_is_cut_is_a_fault_of_the_data(
+    name: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    whole = (model / name).read_bytes()
+    (model / name).write_bytes(whole[: len(whole) // 2])
+    jobs.write_job(tmp_path, model)
+    assert worker.main([str(tmp_path)]) == EXIT_POLICIES[ExitClass.DATA].code
+    assert failure(tmp_path).message.startswith("s3://models/tiny/: transformers")
+
+
 @pytest.mark.parametrize(
     ("method", "expected"),
     [

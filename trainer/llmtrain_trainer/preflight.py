@@ -12,6 +12,7 @@ from llmtrain_trainer.rows import CHAT_FORMATS
 
 _TOKENIZER = "tokenizer.json"
 _TOKENIZER_CONFIG = "tokenizer_config.json"
+_LONGEST_HEADER = 100_000_000  # Bytes; the library itself reads no longer one.
 _CHAT_TEMPLATES = ("chat_template.jinja", "chat_template.json")
 
 
@@ -31,6 +32,7 @@ def check_model(folder: Path, spec: RunSpec) -> None:
             f"has no {_TOKENIZER}",
             "save the tokenizer there with transformers: tokenizer.save_pretrained(folder)",
         )
+    _read(folder, _TOKENIZER, spec)
     _check_chat_template(folder, spec)
 
 
@@ -66,14 +68,23 @@ def _check_length(config: dict[str, Any], spec: RunSpec) -> None:
 
 
 def _check_weights(folder: Path, spec: RunSpec) -> None:
+    """Checks that all weight files are there and as long as their headers say."""
+    present = sorted(folder.glob("*.safetensors"))
+    if not present:
+        raise DataError(
+            spec.model.uri,
+            "has no safetensors weights",
+            "save the model there with transformers 5 or later: model.save_pretrained(folder)",
+        )
+    _check_index(folder, spec)
+    for file in present:
+        if problem := safetensors_problem(file):
+            raise DataError(f"{spec.model.uri}, {file.name}", problem, "upload it again")
+
+
+def _check_index(folder: Path, spec: RunSpec) -> None:
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
-        if not any(folder.glob("*.safetensors")):
-            raise DataError(
-                spec.model.uri,
-                "has no safetensors weights",
-                "save the model there with transformers 5 or later: model.save_pretrained(folder)",
-            )
         return
     named = set(_read(folder, index.name, spec).get("weight_map", {}).values())
     missing = sorted(name for name in named if not (folder / name).is_file())
@@ -83,6 +94,25 @@ def _check_weights(folder: Path, spec: RunSpec) -> None:
             f"lacks {len(missing)} of its {len(named)} weight files, such as {missing[0]}",
             "upload the whole folder again",
         )
+
+
+def safetensors_problem(path: Path) -> str | None:
+    """Returns what is wrong with the header of a safetensors file, or with the file's length.
+
+    The header's length in 8 bytes comes first, then the header as JSON, then the tensors.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 + length or length > _LONGEST_HEADER:
+            return f"is cut or damaged: it has {size} bytes"
+        try:
+            header = json.loads(file.read(length))
+            tensors = [value for name, value in header.items() if name != "__metadata__"]
+            needed = 8 + length + max((tensor["data_offsets"][1] for tensor in tensors), default=0)
+        except (ValueError, AttributeError, KeyError, IndexError, TypeError):
+            return "has a header that is not that of a safetensors file"
+    return None if size == needed else f"is cut or damaged: {size} bytes, not {needed}"
 
 
 def _check_chat_template(folder: Path, spec: RunSpec) -> None:

@@ -16,6 +16,7 @@ import torch.distributed
 import transformers
 from accelerate.utils import gather_object
 from peft import LoraConfig
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PrinterCallback
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
@@ -93,7 +94,7 @@ def run(job: Job, folder: Path) -> ExitClass:
     device = find_device()
     precision = choose_precision(spec.training.precision, device)
     arguments.check(spec)
-    tokenizer = AutoTokenizer.from_pretrained(job.model_path)
+    tokenizer = _load_tokenizer(job)
     account = _tokens(job, folder, tokenizer)
     config = arguments.build(spec, device, precision, folder / workdir.CHECKPOINTS)
     _say(folder, "loading the model")
@@ -140,6 +141,19 @@ def _tokens(job: Job, folder: Path, tokenizer: Any) -> Account:
     return account
 
 
+def _load_tokenizer(job: Job) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(job.model_path)
+    except MemoryError:
+        raise
+    except Exception as error:  # The Rust library below raises plain Exception.
+        raise DataError(
+            job.run.spec.model.uri,
+            f"transformers {transformers.__version__} cannot load its tokenizer ({error})",
+            "save it there again with transformers: tokenizer.save_pretrained(folder)",
+        ) from error
+
+
 def _load_model(job: Job, device: Device, precision: Precision) -> PreTrainedModel:
     spec = job.run.spec
     flash = importlib.util.find_spec("flash_attn") is not None
@@ -150,7 +164,7 @@ def _load_model(job: Job, device: Device, precision: Precision) -> PreTrainedMod
             dtype=torch.bfloat16 if in_bf16 else torch.float32,
             attn_implementation=choose_attention(device, precision, flash_installed=flash),
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise DataError(
             spec.model.uri,
             f"transformers {transformers.__version__} cannot load it ({error})",
