@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from llmtrain_api.progress import Resolved
 from llmtrain_api.run import RunSpec
 from llmtrain_api.runfile import spec_hash
-from llmtrain_api.status import Failure, RunStatus
+from llmtrain_api.status import Failure, RunProgress, RunStatus
 from llmtrain_operator import attempts
 from llmtrain_operator.diagnosis import last_words, step_of
 from llmtrain_operator.reporting import summary, with_report
@@ -27,7 +28,23 @@ def with_report_of(snapshot: Snapshot, status: RunStatus) -> RunStatus:
     report = snapshot.report
     if report is None or report.attempt != status.attempt:
         return status
-    return with_report(status, report, snapshot.reported_at)
+    told = with_report(status, report, snapshot.reported_at)
+    if status.attempts and status.attempts[-1].outcome is not None:
+        return _not_going_on(told, status)
+    return told
+
+
+def _not_going_on(told: RunStatus, status: RunStatus) -> RunStatus:
+    """Returns `told`, of an attempt that is over: nothing goes on, nor back behind its last words.
+
+    Within an attempt steps may go back: a restart of its processes goes on from a checkpoint.
+    """
+    before, after = status.progress or RunProgress(), told.progress or RunProgress()
+    progress = before if (after.step or 0) < (before.step or 0) else after
+    changes: dict[str, Any] = {"progress": attempts.idle(progress)}
+    if step_of(told.latest_checkpoint or "") < step_of(status.latest_checkpoint or ""):
+        changes["latest_checkpoint"] = status.latest_checkpoint
+    return told.model_copy(update=changes)
 
 
 def with_image(status: RunStatus, pods: Sequence[PodView]) -> RunStatus:

@@ -47,7 +47,8 @@ async def fail_attempt(
     pods = world.kube.pods_of(job)
     world.kube.end_pod(pods[0], code, last_words(exit_class, **fields))
     world.kube.end_pod(pods[1], 86, last_words(ExitClass.PEER_LOST, node=1))
-    world.kube.end_job(job, "Failed")
+    if job in world.kube.names("Job"):
+        world.kube.end_job(job, "Failed")
     await world.settle()
 
 
@@ -121,9 +122,29 @@ async def test_a_complete_job_is_success(world: World) -> None:
     assert world.condition("Finished") == ("True", "Succeeded")
     assert world.condition("Stalled") == ("False", "NotStalled")
     assert world.status.completion_time is not None
-    assert world.status.progress.summary == "20/20", "the last report was lost, the words were not"
-    assert world.status.progress.eta is None
-    assert world.status.latest_checkpoint == "20-a1r0"
+    for _ in range(2):
+        assert world.status.progress.summary == "20/20", "the last report was lost, the words not"
+        assert (world.status.progress.eta, world.status.progress.activity) == (None, None)
+        assert world.status.latest_checkpoint == "20-a1r0"
+        await world.wait(20)
+
+
+@pytest.mark.parametrize("suspended", [True, False], ids=["suspended", "backing off"])
+async def test_a_run_between_attempts_does_not_train(world: World, suspended: bool) -> None:
+    await start(world)
+    checkpoint = {"name": "15-a1r0", "step": 15, "time": "2027-01-15T08:00:00Z"}
+    progress = {"step": 18, "totalSteps": 20, "secondsPerStep": 1, "tokensPerSecond": 9}
+    world.report(progress=progress, checkpoints=[checkpoint])
+    if suspended:
+        world.set_spec(suspend=True)
+        await world.settle()
+    await fail_attempt(world, 1, ExitClass.PREEMPTED, latestCheckpoint="18-a1r0")
+    await world.wait(5)
+    assert world.phase() == ("Suspended" if suspended else "Restarting")
+    shown = world.status.progress
+    assert shown is not None
+    assert (shown.summary, shown.eta, shown.activity) == ("18/20", None, None)
+    assert world.status.latest_checkpoint == "18-a1r0"
 
 
 async def test_a_failure_that_can_heal_starts_the_next_attempt_after_a_delay(
