@@ -12,7 +12,9 @@ HELD_OUT_ROWS = DATA / "docstrings-heldout.jsonl"
 CHATS = DATA / "docstrings-chats.jsonl"
 ADAPTER = CACHE / "adapter"
 
-MODELS_BUCKET, DATA_BUCKET, RUNS_BUCKET = "models", "data", "runs"
+# A bucket's name is one's own only once on many servers: all users of AWS share the names.
+BUCKET_PREFIX = os.environ.get("DEMO_BUCKET_PREFIX", "")
+MODELS_BUCKET, DATA_BUCKET, RUNS_BUCKET = (BUCKET_PREFIX + x for x in ("models", "data", "runs"))
 OUTPUT = "sft-docstrings/"  # As `output.uri` of examples/sft-run.yaml has it.
 
 

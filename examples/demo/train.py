@@ -52,6 +52,21 @@ def prepare_namespace() -> None:
     apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": values})
 
 
+def with_buckets(manifest: str, prefix: str) -> str:
+    """Returns the manifest with `prefix` before the name of each bucket."""
+    return manifest.replace("s3://", f"s3://{prefix}")
+
+
+def apply_run(prefix: str) -> None:
+    """Applies the run, and says by which command."""
+    if prefix:
+        print(f"\n$ sed 's|s3://|s3://{prefix}|' {MANIFEST} | kubectl apply -f -")
+    else:
+        print(f"\n$ kubectl apply -f {MANIFEST}")
+    text = with_buckets(MANIFEST.read_text(encoding="utf-8"), prefix)
+    print(kubectl("apply", "-f", "-", stdin=text), end="")
+
+
 def remark_on(seen: dict[str, Any]) -> str:
     """Returns what is worth saying beside the table while nothing trains yet, such as why."""
     if condition(seen, "Finished").get("status") == "True":
@@ -148,8 +163,7 @@ def main() -> None:
     print(f"namespace {NAMESPACE}: Pod Security `restricted`, Secret s3-credentials")
     prepare_namespace()
     clear_earlier_run()
-    print(f"\n$ kubectl apply -f {MANIFEST}")
-    print(kubectl("apply", "-f", str(MANIFEST)), end="")
+    apply_run(folders.BUCKET_PREFIX)
     try:
         seen = watch()
     except KeyboardInterrupt:

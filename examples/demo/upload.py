@@ -2,11 +2,13 @@
 
     python examples/demo/upload.py
 
-Reads AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. What is there
-already, with the same content, is left alone.
+Reads AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. The names of the
+buckets start with DEMO_BUCKET_PREFIX, where that is set. What is there already, with the same
+content, is left alone.
 """
 
 import hashlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,9 @@ import folders
 from botocore.exceptions import ClientError
 
 MD5 = "demo-md5"  # Our own note on the object: the ETag of a large one is no plain MD5.
+WAY_OUT = (
+    "Check the AWS_* settings, or choose other buckets by DEMO_BUCKET_PREFIX, for instance acme-"
+)
 
 
 def md5_of(path: Path) -> str:
@@ -42,19 +47,30 @@ def put(client: Any, path: Path, bucket: str, key: str) -> None:
     print(f"{'there:   ' if known else 'uploaded:'} s3://{bucket}/{key} ({size / 1e6:.1f} MB)")
 
 
-def make_buckets(client: Any) -> None:
-    """Makes the demo's buckets where they are missing."""
-    there = {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}
-    for bucket in (folders.MODELS_BUCKET, folders.DATA_BUCKET, folders.RUNS_BUCKET):
-        if bucket not in there:
-            client.create_bucket(Bucket=bucket)
-            print(f"bucket:    s3://{bucket}/")
+def make_bucket(client: Any, bucket: str) -> None:
+    """Makes a bucket where it is missing; ends the demo where it cannot be ours."""
+    region = client.meta.region_name
+    # us-east-1 is what a server takes where none is named, and AWS refuses its name here.
+    elsewhere = {"CreateBucketConfiguration": {"LocationConstraint": region}}
+    try:
+        client.head_bucket(Bucket=bucket)
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
+            sys.exit(f"demo: s3://{bucket}/: {error}. {WAY_OUT}")
+    else:
+        return
+    try:
+        client.create_bucket(Bucket=bucket, **({} if region == "us-east-1" else elsewhere))
+    except ClientError as error:
+        sys.exit(f"demo: s3://{bucket}/ is missing and cannot be made: {error}. {WAY_OUT}")
+    print(f"bucket:    s3://{bucket}/")
 
 
 def main() -> None:
     """Uploads the model's folder and the rows."""
     client = folders.s3_client()
-    make_buckets(client)
+    for bucket in (folders.MODELS_BUCKET, folders.DATA_BUCKET, folders.RUNS_BUCKET):
+        make_bucket(client, bucket)
     for path in sorted(folders.MODEL.iterdir()):
         put(client, path, folders.MODELS_BUCKET, f"{folders.MODEL.name}/{path.name}")
     for path in (folders.TRAIN_ROWS, folders.HELD_OUT_ROWS, folders.CHATS):

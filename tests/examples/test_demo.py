@@ -6,6 +6,7 @@ import ast
 import hashlib
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,9 @@ import kubectl
 import make_dataset
 import pytest
 import train
+import upload
 import yaml
+from botocore.stub import Stubber
 
 from llmtrain_trainer.rows import is_held_out
 
@@ -78,13 +81,74 @@ def test_a_chat_has_two_turns_in_the_messages_format() -> None:
     assert json.loads(make_dataset.to_line(chat)) == chat
 
 
-def test_the_manifest_names_what_the_demo_makes() -> None:
-    manifest = yaml.safe_load((DEMO.parent / "sft-run.yaml").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("prefix", ["", "acme-"], ids=["as it is", "other buckets"])
+def test_the_manifest_names_what_the_demo_makes(
+    monkeypatch: pytest.MonkeyPatch, prefix: str
+) -> None:
+    monkeypatch.setenv("DEMO_BUCKET_PREFIX", prefix)
+    places = runpy.run_path(str(DEMO / "folders.py"))
+    text = (DEMO.parent / "sft-run.yaml").read_text(encoding="utf-8")
+    manifest = yaml.safe_load(train.with_buckets(text, places["BUCKET_PREFIX"]))
     spec = manifest["spec"]
     assert manifest["metadata"] == {"name": kubectl.RUN, "namespace": kubectl.NAMESPACE}
-    assert spec["model"]["uri"] == f"s3://{folders.MODELS_BUCKET}/{folders.MODEL.name}/"
-    assert spec["datasets"][0]["uri"] == f"s3://{folders.DATA_BUCKET}/{folders.TRAIN_ROWS.name}"
-    assert spec["output"]["uri"] == f"s3://{folders.RUNS_BUCKET}/{folders.OUTPUT}"
+    assert spec["model"]["uri"] == f"s3://{places['MODELS_BUCKET']}/{folders.MODEL.name}/"
+    assert spec["datasets"][0]["uri"] == f"s3://{places['DATA_BUCKET']}/{folders.TRAIN_ROWS.name}"
+    assert spec["output"]["uri"] == f"s3://{places['RUNS_BUCKET']}/{folders.OUTPUT}"
+
+
+def _stubbed(monkeypatch: pytest.MonkeyPatch, region: str) -> tuple[Any, Stubber]:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "any")
+    monkeypatch.setenv("AWS_REGION", region)
+    client = folders.s3_client()
+    stubber = Stubber(client)
+    stubber.activate()
+    return client, stubber
+
+
+@pytest.mark.parametrize(
+    ("region", "asked"),
+    [
+        pytest.param("us-east-1", {}, id="in the first region, which must not be named"),
+        pytest.param(
+            "eu-central-1",
+            {"CreateBucketConfiguration": {"LocationConstraint": "eu-central-1"}},
+            id="in another region",
+        ),
+    ],
+)
+def test_a_missing_bucket_is_made(
+    monkeypatch: pytest.MonkeyPatch, region: str, asked: dict[str, Any]
+) -> None:
+    client, stubber = _stubbed(monkeypatch, region)
+    stubber.add_client_error("head_bucket", "404", http_status_code=404)
+    stubber.add_response("create_bucket", {}, {"Bucket": "acme-data", **asked})
+    upload.make_bucket(client, "acme-data")
+    stubber.assert_no_pending_responses()
+
+
+def test_a_bucket_that_is_there_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    client, stubber = _stubbed(monkeypatch, "eu-central-1")
+    stubber.add_response("head_bucket", {})
+    upload.make_bucket(client, "acme-data")
+    stubber.assert_no_pending_responses()
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        pytest.param([("head_bucket", 403)], id="somebody else's"),
+        pytest.param([("head_bucket", 404), ("create_bucket", 403)], id="may not be made"),
+    ],
+)
+def test_a_bucket_that_cannot_be_ours_is_told_with_a_way_out(
+    monkeypatch: pytest.MonkeyPatch, answers: list[tuple[str, int]]
+) -> None:
+    client, stubber = _stubbed(monkeypatch, "us-east-1")
+    for operation, code in answers:
+        stubber.add_client_error(operation, str(code), http_status_code=code)
+    with pytest.raises(SystemExit, match=r"s3://data/.*DEMO_BUCKET_PREFIX"):
+        upload.make_bucket(client, "data")
 
 
 @pytest.mark.parametrize("name", ["heldout.py", "folders.py"])
