@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest
 
 .PHONY: help
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | column -t -s $$'\t'
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # ---- the two commands of the README ------------------------------------------------------------
 
@@ -27,16 +27,23 @@ test: prepare check test-unit test-torch test-e2e  ## every check and every test
 # ---- environment -------------------------------------------------------------------------------
 
 .PHONY: tools
-tools:  ## install what a fresh machine lacks (Debian packages, uv)
+tools:  ## install what a fresh machine lacks (Debian packages), name the rest
 	@$(DEVCLUSTER) check --install
 
+# Each is made under a lock, and not again by whoever waited for it: two `make` may run at once.
+# A fresh Debian's python3 cannot make environments: `make tools` mends that.
 $(UV):
-	@python3 -m venv $(CACHE)/uv && $(CACHE)/uv/bin/pip install -q 'uv>=0.9'
+	@python3 -c 'import ensurepip' 2>/dev/null || $(MAKE) tools
+	@mkdir -p $(CACHE)
+	@flock $(CACHE)/uv.lock $(SHELL) -euc "[ -x $@ ] || { \
+	  python3 -m venv $(CACHE)/uv && $(CACHE)/uv/bin/pip install -q 'uv>=0.9'; }"
 
 .venv/.installed: pyproject.toml | $(UV)
-	@$(UV) venv -q --allow-existing --python python3.11 .venv
-	@UV_LINK_MODE=$${UV_LINK_MODE:-hardlink} $(UV) pip install -q --python .venv -e '.[operator,trainer]' --group dev --group demo
-	@touch $@
+	@mkdir -p .venv
+	@flock .venv/.lock $(SHELL) -euc "[ $@ -nt pyproject.toml ] || { \
+	  $(UV) venv -q --allow-existing --python python3.11 .venv && \
+	  UV_LINK_MODE=$${UV_LINK_MODE:-hardlink} $(UV) pip install -q --python .venv \
+	    -e '.[operator,trainer]' --group dev --group demo && touch $@; }"
 
 .PHONY: venv
 venv: .venv/.installed  ## the development environment, in .venv
