@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 START_TRIES = 30
 COUNT_EVERY_SECONDS = 2.0
+PUBLISH_AGAIN_SECONDS = 30.0
 OVER = (Phase.SUCCEEDED, Phase.FAILED, Phase.SUSPENDED)
 
 
@@ -146,7 +147,10 @@ class Operator:
     async def _publish(self) -> None:
         """Tells running trainers of the authority: at start, and when there is a new one."""
         while True:
-            await publish_authority(self._kube, self._cache, self._authority.ca_pem)
+            pem = self._authority.ca_pem
+            if not await publish_authority(self._kube, self._cache, pem):
+                await asyncio.sleep(PUBLISH_AGAIN_SECONDS)
+                continue
             await self._new_authority.wait()
             self._new_authority.clear()
 

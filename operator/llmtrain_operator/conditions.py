@@ -15,6 +15,7 @@ from llmtrain_operator.reasons import Reason
 from llmtrain_operator.snapshot import format_time
 
 MAX_MESSAGE = 2048
+MAX_REASON = 64
 
 
 class Said(NamedTuple):
@@ -71,7 +72,7 @@ def _condition(
     return Condition(
         type=type_.value,
         status=said.status,
-        reason=said.reason,
+        reason=said.reason[:MAX_REASON],  # The cluster's own words may be longer.
         message=said.message[:MAX_MESSAGE],
         observed_generation=generation,
         last_transition_time=old.last_transition_time if old and same else format_time(now),

@@ -71,7 +71,7 @@ def diagnose(pods: Sequence[PodView], job_message: str = "") -> Diagnosis:
     if not found:
         text = f"no pod is left to say why: {job_message or 'its Job was deleted'}"
         exit_class = ExitClass.INTERNAL if job_message else ExitClass.PREEMPTED
-        return Diagnosis(Failure(exit_class=exit_class, message=text))
+        return Diagnosis(Failure(exit_class=exit_class, message=text[:MAX_MESSAGE]))
     first = min(found, key=lambda f: (f.failure.exit_class == ExitClass.PEER_LOST, f.time))
     checkpoint = max((f.checkpoint for f in found), key=step_of)
     return Diagnosis(first.failure, checkpoint)

@@ -67,6 +67,7 @@ def check_overlay(overlay: Object) -> None:
         ConfigError: It sets what the run cannot do without.
     """
     _refuse_null(overlay, ROOT)
+    _check_keys(overlay, ROOT)
     _allow_only(overlay, ("metadata", "spec"), ROOT)
     metadata, spec = _object(overlay, "metadata", ROOT), _object(overlay, "spec", ROOT)
     _allow_only(metadata, ("labels", "annotations"), f"{ROOT}.metadata")
@@ -95,8 +96,8 @@ def _check_container(container: Object, field: str) -> None:
         name = str(variable["name"])
         if name in OWN_ENVIRONMENT or name.startswith("LLMTRAIN_"):
             raise _protected(f"{field}.env[{name}]", "use another name")
-    for mount in container.get("volumeMounts") or []:
-        if isinstance(mount, dict) and mount.get("name") in OWN_VOLUMES:
+    for mount in _named(container, "volumeMounts", field):
+        if mount["name"] in OWN_VOLUMES:
             raise _protected(f"{field}.volumeMounts[{mount['name']}]", "mount a volume of your own")
 
 
@@ -127,6 +128,18 @@ def _refuse_null(value: Any, field: str) -> None:
     parts = value.items() if isinstance(value, dict) else ()
     for name, part in parts:
         _refuse_null(part, f"{field}.{name}")
+
+
+def _check_keys(value: Any, field: str) -> None:
+    """Refuses items of lists that cannot be told apart, since their key is no word or number."""
+    for name, part in value.items() if isinstance(value, dict) else ():
+        key = KEYS_OF_LISTS.get(name, "")
+        for item in part if isinstance(part, list) else ():
+            if isinstance(item, dict) and not isinstance(item.get(key, ""), str | int):
+                where = f"{field}.{name}"
+                raise ConfigError(where, f"{key} must be a text or a number", "correct it")
+            _check_keys(item, f"{field}.{name}")
+        _check_keys(part, f"{field}.{name}")
 
 
 def _object(parent: Object, name: str, field: str) -> Object:

@@ -26,7 +26,7 @@ from llmtrain_api.status import Attempt, ConditionType, Failure, Phase, RunStatu
 from llmtrain_operator import attempts, conditions
 from llmtrain_operator.children import job_name
 from llmtrain_operator.conditions import Verdict
-from llmtrain_operator.diagnosis import describe, diagnose
+from llmtrain_operator.diagnosis import MAX_MESSAGE, describe, diagnose
 from llmtrain_operator.findings import (
     with_checkpoint,
     with_image,
@@ -153,8 +153,7 @@ def _plan_unmade(snapshot: Snapshot, status: RunStatus, spec: RunSpec, latest: A
     if refusal is None or refusal.attempt != latest.number:
         return Plan(_said(snapshot, status, conditions.pending(phase, latest.job)), start)
     if refusal.terminal:
-        failure = Failure(exit_class=ExitClass.CONFIG, message=refusal.message)
-        return _fail(snapshot, status, failure, refusal.message, accepted=False)
+        return _fail_as_invalid(snapshot, status, refusal.message)
     verdict = conditions.held_up(phase, refusal.reason, refusal.message)
     wait = refusal.retry_at - now
     return Plan(
@@ -254,10 +253,14 @@ def _refuse(snapshot: Snapshot, status: RunStatus) -> Plan:
     """Returns the end of a run whose spec cannot be carried out."""
     message = snapshot.refusal_of_spec
     if status.attempts and status.attempts[-1].outcome is None:
-        failure = Failure(exit_class=ExitClass.CONFIG, message=message)
-        return _fail(snapshot, status, failure, message, accepted=False)
+        return _fail_as_invalid(snapshot, status, message)
     verdict = conditions.failed(Reason.INVALID_SPEC, message, accepted=False)
     return _finish(snapshot, status, verdict)
+
+
+def _fail_as_invalid(snapshot: Snapshot, status: RunStatus, message: str) -> Plan:
+    failure = Failure(exit_class=ExitClass.CONFIG, message=message[:MAX_MESSAGE])
+    return _fail(snapshot, status, failure, message, accepted=False)
 
 
 def _fail(

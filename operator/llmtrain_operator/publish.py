@@ -21,29 +21,38 @@ log = logging.getLogger(__name__)
 AT_ONCE = 4
 
 
-async def publish_authority(kube: Kube, cache: Cache, pem: str) -> None:
-    """Puts `pem` into the ConfigMap of every attempt that is going on."""
+async def publish_authority(kube: Kube, cache: Cache, pem: str) -> bool:
+    """Puts `pem` into the ConfigMap of every attempt that is going on.
+
+    Returns:
+        Whether all have it; False if it has to be tried again.
+    """
     turns = asyncio.Semaphore(AT_ONCE)
 
-    async def publish(key: RunKey, attempt: int) -> None:
+    async def publish(key: RunKey, attempt: int) -> bool:
         name = job_name(key.name, attempt)
         async with turns:
             try:
                 await kube.patch(CONFIG_MAPS, key.namespace, name, {"data": {CA_FILE_NAME: pem}})
             except NotFoundError:
-                return  # Yet to be made, with this authority in it.
+                pass  # Yet to be made, with this authority in it.
             except KubeError as error:
                 # Training goes on; only its progress is not seen.
                 log.warning("%s has an old authority: %s", name, error, extra={"run": str(key)})
+                return False
+        return True
 
-    await asyncio.gather(*(publish(*attempt) for attempt in live_attempts(cache)))
+    return all(await asyncio.gather(*(publish(*attempt) for attempt in live_attempts(cache))))
 
 
 def live_attempts(cache: Cache) -> list[tuple[RunKey, int]]:
-    """Returns the runs whose latest attempt has a Job and is not over, with its number."""
+    """Returns the runs whose latest attempt is not over, with its number.
+
+    An attempt whose Job is not known yet may have a ConfigMap that an earlier process made.
+    """
     live = []
     for run in cache.runs.values():
-        attempts = run.status.get("attempts") or [{}]
-        if attempts[-1].get("jobUid") and not attempts[-1].get("outcome"):
+        attempts = run.status.get("attempts")
+        if attempts and not attempts[-1].get("outcome"):
             live.append((run.key, int(attempts[-1]["number"])))
     return live

@@ -7,6 +7,7 @@ import logging
 import time
 
 from llmtrain_api.status import RunStatus
+from llmtrain_api.statussize import fitted
 from llmtrain_operator import metrics
 from llmtrain_operator.cache import Cache
 from llmtrain_operator.changes import Urgency, tell, urgency
@@ -83,7 +84,7 @@ class Reconciler:
 
     async def _carry_out(self, snapshot: Snapshot, todo: Plan) -> None:
         run, old = snapshot.run, RunStatus.model_validate(snapshot.run.status)
-        new = todo.status or old
+        new = fitted(todo.status) if todo.status is not None else old
         how_soon = urgency(old, new)
         wait = self._pace.wait(run.uid, how_soon, busy=self._queue.has_first)
         if todo.delete_jobs or todo.kill_pods:

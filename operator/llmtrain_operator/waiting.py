@@ -55,9 +55,9 @@ def why_waiting(
     warning = _most_telling([event for event in events if event.warning])
     late = late_pod(pods)
     if warning and len(pods) < nodes:
-        return warning.reason, _told(count, f"Job {job.name}", warning.message)
+        return _reason(warning), _told(count, f"Job {job.name}", warning.message)
     if warning and late is not None:
-        return warning.reason, _told(count, f"pod {late.name}", warning.message)
+        return _reason(warning), _told(count, f"pod {late.name}", warning.message)
     if events and late is not None:
         return Reason.STARTING, _cut(f"{count}; pod {late.name}: {events[-1].message}")
     return Reason.STARTING, count
@@ -75,6 +75,10 @@ def _most_telling(warnings: list[ClusterEvent]) -> ClusterEvent | None:
     """Returns the newest warning, but for one that only says that something took too long."""
     telling = [warning for warning in warnings if not warning.message.startswith(TOOK_TOO_LONG)]
     return next(reversed(telling or warnings), None)
+
+
+def _reason(warning: ClusterEvent) -> str:
+    return warning.reason or Reason.STARTING  # Events need not name one.
 
 
 def _told(count: str, who: str, message: str) -> str:

@@ -141,6 +141,24 @@ def container(**fields: Any) -> dict[str, Any]:
         pytest.param(
             {"spec": {"volumes": {"name": "x"}}}, "spec.volumes", id="an object for a list"
         ),
+        pytest.param(
+            container(volumeMounts=[{"name": "own", "mountPath": {"path": "/x"}}]),
+            "spec.containers.volumeMounts",
+            id="a path that is an object",
+        ),
+        pytest.param(
+            container(volumeMounts=7), "spec.containers[trainer].volumeMounts", id="mounts: 7"
+        ),
+        pytest.param(
+            container(volumeMounts=[{"name": ["x"], "mountPath": "/x"}]),
+            "spec.containers[trainer].volumeMounts",
+            id="a mount whose name is a list",
+        ),
+        pytest.param(
+            {"spec": {"initContainers": [{"name": "x", "ports": [{"containerPort": [1]}]}]}},
+            "spec.initContainers.ports",
+            id="a port that is a list",
+        ),
         pytest.param({"spec": {"volumes": [{}]}}, "spec.volumes", id="an item without a name"),
     ],
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from cluster_fake import START
-from views import RUN_UID, failed_pod, job, pod, run, snapshot, spec, words
+from views import RUN_UID, event, failed_pod, job, pod, run, snapshot, spec, words
 
 from llmtrain_api.exits import ExitClass
 from llmtrain_api.status import Attempt, Failure, Phase, RunStatus
@@ -202,6 +202,32 @@ def test_only_ten_attempts_and_five_failures_are_kept() -> None:
     assert sum(a.failure is not None for a in kept) == 5
     assert [bool(a.failure and a.failure.last_lines) for a in kept] == [False] * 9 + [True]
     assert len(todo.status.model_dump_json(by_alias=True, exclude_defaults=True)) < 8192
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"spec": None, "refusal_of_spec": "x" * 5000}, id="a spec that is wrong"),
+        pytest.param(
+            {"refusal": Refusal(1, "Job one-a1", "Invalid", "x" * 5000, True, 0.0)},
+            id="a Job that cannot be",
+        ),
+        pytest.param(
+            {"jobs": (job(failed=True, message="x" * 5000),)}, id="a Job that failed without pods"
+        ),
+        pytest.param(
+            {"jobs": (job(),), "events": (event("why", "R" * 100),), "pods": (pod(0),)},
+            id="an Event with a long reason",
+        ),
+    ],
+)
+def test_long_words_of_others_are_cut(changes: dict[str, Any]) -> None:
+    uid = "job-uid" if "jobs" in changes else None
+    attempt = ATTEMPT.model_copy(update={"job_uid": uid})
+    status = RunStatus(attempt=1, attempts=[attempt])
+    todo = plan(snapshot(status, **changes))
+    assert todo.status is not None
+    RunStatus.model_validate(todo.status.to_dict())
 
 
 def test_a_deleted_run_is_left_alone() -> None:

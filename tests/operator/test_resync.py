@@ -96,14 +96,14 @@ async def test_an_authority_that_cannot_be_told_does_no_harm(
 
     kube.change(RUNS, "default", "a", attempt())
     kube.change(RUNS, "other", "b", attempt())
-    await publish_authority(cast("Kube", kube), kube.cache, "new")
+    assert await publish_authority(cast("Kube", kube), kube.cache, "new")
     assert caplog.text == "", "a ConfigMap that is yet to be made gets the new one anyway"
     kube.fail = refuse
-    await publish_authority(cast("Kube", kube), kube.cache, "new")
+    assert not await publish_authority(cast("Kube", kube), kube.cache, "new"), "to be tried again"
     assert "down" in caplog.text
 
 
-def test_a_run_without_a_job_has_no_live_attempt(kube: FakeKube) -> None:
+def test_an_attempt_is_live_from_the_moment_it_is_written_down(kube: FakeKube) -> None:
     assert live_attempts(kube.cache) == []
     kube.change(RUNS, "default", "a", attempt(jobUid=None))
-    assert live_attempts(kube.cache) == []
+    assert live_attempts(kube.cache) == [(A, 1)]

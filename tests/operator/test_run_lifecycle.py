@@ -10,6 +10,7 @@ from cluster_fake import START
 from world import World
 
 from llmtrain_api.exits import EXIT_POLICIES, ExitClass
+from llmtrain_api.statussize import MAX_STATUS_BYTES
 from llmtrain_operator.kube import (
     CONFIG_MAPS,
     JOBS,
@@ -630,3 +631,18 @@ async def test_a_config_map_of_somebody_else_is_not_deleted(world: World) -> Non
     await world.wait(60)
     assert world.kube.names("Job") == []
     assert world.kube.names("ConfigMap") == ["one-a1"]
+
+
+async def test_a_status_stays_small(world: World) -> None:
+    lines = ["ä" * 256] * 8
+    await start(world, restartPolicy={"maxRestarts": 20})
+    for number in range(1, 12):
+        await fail_attempt(world, number, message="ö" * 1000, lastLines=lines, step=number)
+        written = json.dumps(world.kube.status("one"), ensure_ascii=False, separators=(",", ":"))
+        assert len(written.encode()) <= MAX_STATUS_BYTES
+        await world.wait(30)
+        world.kube.run_pods(f"one-a{number + 1}")
+        await world.settle()
+    writes = list(world.kube.writes)
+    await world.wait(60)
+    assert world.kube.writes == writes, "what was cut is not written again and again"

@@ -101,6 +101,12 @@ def test_why_waiting(
     assert why_waiting(job(), pods, 2, events) == (reason, message)
 
 
+def test_an_event_that_names_no_reason_is_told_all_the_same() -> None:
+    reason, message = why_waiting(job(), [pod(0)], 2, [event("no such account", "")])
+    assert reason == "Starting"
+    assert "no such account" in message
+
+
 def test_long_messages_are_cut() -> None:
     _, message = why_waiting(job(), [pod(0, unschedulable="x" * 5000)], 2, [])
     assert len(message) == MAX_MESSAGE
