@@ -9,6 +9,7 @@ STEP_LOGS=.devcluster/log/steps
 mkdir -p "$STEP_LOGS"
 # What runs, by the process that leads the group of all that it starts: its title, and since when.
 declare -A TITLES=() BEGINS=()
+PATIENCE=5 # Seconds for what is interrupted to clear up after itself.
 
 trap end_started EXIT
 trap 'exit 129' HUP
@@ -63,12 +64,12 @@ finish() { # process; says in TOOK how many seconds it took
 }
 
 end_started() {
-  local id
+  local id tries
   trap '' HUP INT TERM
-  # First as Ctrl-C does, so that programs clear up after themselves; by force after 5 s.
+  # First as Ctrl-C does, then by force.
   for id in "${!TITLES[@]}"; do kill -INT -- "-$id" 2>/dev/null || true; done
   for id in "${!TITLES[@]}"; do
-    for _ in {1..50}; do
+    for ((tries = 0; tries < PATIENCE * 10; tries++)); do
       if ! kill -0 -- "-$id" 2>/dev/null; then break; fi
       sleep 0.1
     done

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SLEEP = "bash -c 'echo $$ >group; sleep 300; echo went on'"
+SLEEP = """bash -c 'trap "touch tidied; exit" INT; echo $$ >group; sleep 300'"""
 DEAF_SLEEP = """bash -c 'trap "" INT TERM; echo $$ >group; sleep 300'"""
 
 
 def script(folder: Path, text: str) -> subprocess.Popen[str]:
     """Starts a script that uses `steps.sh`, as a terminal would: SIGINT is not ignored."""
-    command = f"set -euo pipefail; . {ROOT}/devcluster/steps.sh; {text}"
+    command = f"set -euo pipefail; . {ROOT}/devcluster/steps.sh; PATIENCE=1; {text}"
     return subprocess.Popen(
         ["env", "--default-signal=INT", "bash", "-c", command],
         cwd=folder,
@@ -65,6 +65,7 @@ def test_what_runs_ends_with_an_interrupted_script(
     assert process.returncode == 128 + number
     assert "Failed" not in output
     wait_for(lambda: group_is_gone(tmp_path))
+    assert (tmp_path / "tidied").exists() == (command == SLEEP)
 
 
 def test_the_first_failure_ends_the_rest_and_shows_its_log(tmp_path: Path) -> None:
