@@ -25,9 +25,9 @@ NAMESPACE = "llmtrain-system"
 IMAGES = ("image.repository=registry.example/operator", "trainerImage=registry.example/trainer:1")
 
 RIGHTS = {
-    ("llmtrain.dev", "llmtrainruns"): {"get", "list", "watch"},
+    ("llmtrain.dev", "llmtrainruns"): {"list", "watch"},
     ("llmtrain.dev", "llmtrainruns/status"): {"patch"},
-    ("batch", "jobs"): {"get", "list", "watch", "create", "delete"},
+    ("batch", "jobs"): {"list", "watch", "create", "delete"},
     ("", "pods"): {"list", "watch", "delete"},
     ("", "configmaps"): {"get", "create", "patch", "delete"},
     ("", "services"): {"get", "create"},
