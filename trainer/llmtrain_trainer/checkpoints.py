@@ -33,6 +33,10 @@ _PARALLEL = 8
 _POLL_SECONDS = 0.5
 
 
+class PartsMissingError(StorageError):
+    """Other nodes did not upload their parts of a checkpoint."""
+
+
 def folder_of(name: str) -> str:
     """Returns the path of a checkpoint's folder under `output.uri`."""
     return f"{CHECKPOINTS}/{name}"
@@ -167,7 +171,7 @@ def wait_for_parts(
     """Returns the parts of all nodes as soon as they are there.
 
     Raises:
-        StorageError: `give_up` became true before.
+        PartsMissingError: `give_up` became true before.
     """
     parts: dict[int, NodeManifest] = {}
     while True:
@@ -179,7 +183,7 @@ def wait_for_parts(
             return [parts[node] for node in range(nodes)]
         if give_up():
             missing = sorted(set(range(nodes)) - set(parts))
-            raise StorageError(
+            raise PartsMissingError(
                 output.uri_of(folder_of(name)),
                 f"the parts of nodes {missing} did not arrive",
                 "nothing to do: an older checkpoint is used",

@@ -129,11 +129,19 @@ def _train(
     watch = _watch(node, job, gang)
     code = watch.until_the_end()
     verdict = classify(_gang_end(node, watch, code, oom_kills() - kills_before))
-    failed = verdict.exit_class not in (ExitClass.SUCCESS, ExitClass.PREEMPTED)
-    for_peers = _SECONDS_FOR_FAILED_PEERS if failed else _DRAIN_SECONDS
-    if not saver.drain(_DRAIN_SECONDS, for_peers, node.stop, node.meanwhile):
+    if not _drain(node, saver, verdict):
         node.say("not every checkpoint reached storage: a next attempt uses an older one")
     return verdict
+
+
+def _drain(node: Node, saver: Saver, verdict: Verdict) -> bool:
+    """Uploads the checkpoints that are on disk; returns whether all of them are in storage."""
+    preempted = verdict.exit_class is ExitClass.PREEMPTED
+    failed = not preempted and verdict.exit_class is not ExitClass.SUCCESS
+    for_peers = _SECONDS_FOR_FAILED_PEERS if failed else _DRAIN_SECONDS
+    if preempted and node.stop.asked:
+        for_peers = node.stop.seconds_left
+    return saver.drain(_DRAIN_SECONDS, for_peers, node.stop, node.meanwhile, newest_first=preempted)
 
 
 def _workdir(node: Node, start: Start) -> Path:

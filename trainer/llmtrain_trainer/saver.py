@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from llmtrain_api.errors import LLMTrainError
 from llmtrain_api.layout import checkpoint_name
 from llmtrain_api.runfile import spec_hash
 from llmtrain_trainer import checkpoints, owner
+from llmtrain_trainer.checkpoints import PartsMissingError
+from llmtrain_trainer.faults import Faults
 from llmtrain_trainer.records import CheckpointManifest, Start, now
 from llmtrain_trainer.stop import Stop
 from llmtrain_trainer.storage import Folder
@@ -43,24 +44,38 @@ class Saver:
         self._say = say
         self._published = published
         self._parent = start.resume_from
-        self._deadline: float | None = None  # For the parts of peers, once the end has come.
+        self._saved_step = -1
+        self._lost: set[Path] = set()  # Whose other parts will not come any more.
+        self._faults = Faults()
+        self._ending = threading.Event()
+        self._newest_first = False
+        self._peers_until = float("inf")
         self._thread = threading.Thread(target=self._run, name="saver", daemon=True)
         self._thread.start()
 
     def drain(
-        self, seconds: float, seconds_for_peers: float, stop: Stop, meanwhile: Callable[[], None]
+        self,
+        seconds: float,
+        seconds_for_peers: float,
+        stop: Stop,
+        meanwhile: Callable[[], None],
+        *,
+        newest_first: bool = False,
     ) -> bool:
         """Uploads what is left, once the processes have ended; returns whether all of it was.
 
         Args:
-            seconds: How long that may take; less when the order to stop leaves less.
+            seconds: How long that may take; after an order to stop what it leaves counts instead.
             seconds_for_peers: How long the parts of other nodes are awaited.
             stop: The order to stop.
             meanwhile: Is done again and again.
+            newest_first: Older checkpoints wait, and node 0 leaves them out once a newer is saved.
         """
         deadline = time.monotonic() + seconds
-        self._deadline = time.monotonic() + seconds_for_peers
-        while self._thread.is_alive() and time.monotonic() < deadline and stop.seconds_left > 0:
+        self._peers_until = time.monotonic() + seconds_for_peers
+        self._newest_first = newest_first
+        self._ending.set()
+        while self._thread.is_alive() and _in_time(stop, deadline):
             meanwhile()
             self._thread.join(0.1)
         return not self._thread.is_alive() and not self._waiting()
@@ -73,37 +88,53 @@ class Saver:
 
     def _run(self) -> None:
         while True:
-            ending = self._deadline is not None  # Read before the look, so that none is missed.
-            waiting = self._waiting()
+            ending = self._ending.is_set()  # Read before the look, so that none is missed.
+            waiting = [folder for folder in self._waiting() if folder not in self._lost]
+            if ending and not waiting:
+                return
             if len(waiting) > _MANY:
                 self._say(f"{len(waiting)} checkpoints wait for storage")
-            for folder in waiting:
-                try:
-                    self._save(folder)
-                except LLMTrainError as error:
-                    self._say(f"{folder.name} is not in storage yet: {error}")
-                    if ending:
-                        return
-                    time.sleep(_RETRY_SECONDS)
-                    break
+            if waiting and self._try_to_save(waiting[-1 if self._newest_first else 0]):
+                continue
             if ending:
-                return
-            time.sleep(_POLL_SECONDS)
+                time.sleep(_POLL_SECONDS)
+            else:
+                self._ending.wait(_RETRY_SECONDS if waiting else _POLL_SECONDS)
+
+    def _try_to_save(self, folder: Path) -> bool:
+        """Returns whether the next one has its turn; no fault of any kind may end the thread."""
+        try:
+            self._save(folder)
+        except Exception as error:
+            if words := self._faults.words(error):
+                self._say(f"{folder.name} is not in storage yet: {words}")
+            if isinstance(error, PartsMissingError) and self._is_late():
+                self._lost.add(folder)
+                return True
+            return False
+        self._faults.healed()
+        return True
 
     def _save(self, folder: Path) -> None:
         began = time.monotonic()
-        step = int(folder.name.rpartition("-")[2])
+        step = _step_of(folder)
         name = checkpoint_name(step, self._start.attempt, self._start.restart)
-        checkpoints.upload_part(self._output, name, folder, self._job.node)
-        if self._job.node == 0:
-            self._publish(name, step)
-            self._say(f"checkpoint {name} is in storage ({time.monotonic() - began:.1f} s)")
+        if self._job.node == 0 and step < self._saved_step:
+            self._say(f"checkpoint {name} is left out: a newer one is in storage")
+        else:
+            checkpoints.upload_part(self._output, name, folder, self._job.node)
+            if self._job.node == 0:
+                self._publish(name, step)
+                self._say(f"checkpoint {name} is in storage ({time.monotonic() - began:.1f} s)")
         shutil.rmtree(folder)
 
     def _publish(self, name: str, step: int) -> None:
         run = self._job.run
         parts = checkpoints.wait_for_parts(
-            self._output, name, run.spec.workers.nodes, self._is_late
+            self._output,
+            name,
+            run.spec.workers.nodes,
+            lambda: self._is_late() or self._is_superseded(step),
         )
         manifest = CheckpointManifest(
             name=name,
@@ -119,13 +150,26 @@ class Saver:
             files=[file for part in parts for file in part.files],
         )
         checkpoints.publish(self._output, manifest)
-        self._parent = name
+        self._parent, self._saved_step = name, step
         self._published(manifest)
         try:
             if owner.still_newest(self._output, self._start):
                 checkpoints.prune(self._output, run.spec.checkpoint.keep)
-        except LLMTrainError as error:
-            self._say(f"old checkpoints stay until the next one is saved: {error}")
+        except Exception as error:
+            words = self._faults.words(error) or str(error)
+            self._say(f"old checkpoints stay until the next one is saved: {words}")
 
     def _is_late(self) -> bool:
-        return self._deadline is not None and time.monotonic() > self._deadline
+        return time.monotonic() > self._peers_until
+
+    def _is_superseded(self, step: int) -> bool:
+        """Returns whether a newer checkpoint waits, and time is short."""
+        return self._newest_first and any(_step_of(folder) > step for folder in self._waiting())
+
+
+def _step_of(folder: Path) -> int:
+    return int(folder.name.rpartition("-")[2])
+
+
+def _in_time(stop: Stop, deadline: float) -> bool:
+    return stop.seconds_left > 0 if stop.asked else time.monotonic() < deadline
