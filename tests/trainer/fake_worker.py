@@ -1,7 +1,8 @@
 """Stands in for a training process: keeps its side of the contract, and imports nothing but Python.
 
 What it does is in the JSON file FAKE_PLAN: `steps`, `save_every`, `seconds` per step, and for
-failures `fail_at` with `how` (an exit code, `kill`, `speak`); `deaf` ignores the order to stop.
+failures `fail_at` with `how` (an exit code, `kill`, `speak`); `deaf` ignores the order to stop,
+`forget` leaves the results unfinished.
 The "weights" are one digit per step, so that a repeated or missing step shows.
 """
 
@@ -45,7 +46,7 @@ def main() -> int:
             if RANK == 0:
                 (FOLDER / "preempted").touch()
             return PREEMPTED
-    finish(weights)
+    finish(plan, weights)
     return 0
 
 
@@ -91,7 +92,7 @@ def fail(step: int, how: object) -> int:
     return 83
 
 
-def finish(weights: str) -> None:
+def finish(plan: dict[str, Any], weights: str) -> None:
     if RANK != 0:
         return
     final = FOLDER / "final"
@@ -104,7 +105,8 @@ def finish(weights: str) -> None:
         path = final / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    (final / ".done").touch()
+    if not plan.get("forget"):
+        (final / ".done").touch()
 
 
 if __name__ == "__main__":

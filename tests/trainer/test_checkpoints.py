@@ -20,7 +20,7 @@ def make_local(folder: Path, node: int, text: str) -> Path:
     """Writes what a node has of a checkpoint: the model only on node 0."""
     folder.mkdir(parents=True)
     if node == 0:
-        (folder / "model").write_text(text)
+        (folder / "adapter").write_text(text)
     (folder / f"rng_{node}").write_text(f"{text} {node}")
     (folder / f".saved-rank-{node}").touch()
     return folder
@@ -65,14 +65,14 @@ def test_a_checkpoint_comes_back_as_it_was_saved(output: Folder, tmp_path: Path)
     best = checkpoints.download_best(output, tmp_path / "resume", ignore)
     assert best is not None
     assert best.folder.name == "checkpoint-10"
-    assert contents(best.folder) == {"model": "10-a1r0", "rng_0": "10-a1r0 0"}
+    assert contents(best.folder) == {"adapter": "10-a1r0", "rng_0": "10-a1r0 0"}
 
 
 def test_each_node_gets_the_common_files_and_its_own(output: Folder, tmp_path: Path) -> None:
     manifest = save(output, tmp_path, "10-a1r0", nodes=2)
     folder = checkpoints.download_checkpoint(output, manifest, tmp_path / "resume", node=1)
     assert contents(folder) == {
-        "model": "10-a1r0",
+        "adapter": "10-a1r0",
         "rng_0": "10-a1r0 0",
         "rng_1": "10-a1r0 1",
     }
@@ -87,7 +87,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
-@pytest.mark.parametrize("name", ["model", "rng_0", "node-1/rng_1"])
+@pytest.mark.parametrize("name", ["adapter", "rng_0", "node-1/rng_1"])
 def test_a_damaged_checkpoint_is_skipped_for_the_one_before_and_never_tried_again(
     output: Folder, tmp_path: Path, damage: object, name: str
 ) -> None:
@@ -109,7 +109,7 @@ def test_with_all_checkpoints_damaged_training_starts_from_the_beginning(
     output: Folder, tmp_path: Path
 ) -> None:
     save(output, tmp_path, "10-a1r0")
-    (tmp_path / "out" / "checkpoints" / "10-a1r0" / "model").write_text("")
+    (tmp_path / "out" / "checkpoints" / "10-a1r0" / "adapter").write_text("")
     assert checkpoints.download_best(output, tmp_path / "resume", ignore) is None
 
 

@@ -126,6 +126,17 @@ def test_a_changed_model_does_not_meet_the_files_of_the_old_one(
     assert first.model != second.model
 
 
+@pytest.mark.parametrize("name", ["model/config.json", "data/rows.jsonl"])
+def test_an_input_that_changes_before_it_is_downloaded_is_refused(
+    laptop: Laptop, output: Folder, name: str
+) -> None:
+    run = laptop.run()
+    frozen = inputs.freeze(output, run)
+    (laptop.home / name).write_text((laptop.home / name).read_text().swapcase())
+    with pytest.raises(DataError, match=f"{name}: it changed since the run began"):
+        inputs.fetch(run, frozen, laptop.home / "scratch", ignore)
+
+
 @pytest.mark.parametrize(
     ("uri", "problem"),
     [

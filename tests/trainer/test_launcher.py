@@ -12,7 +12,7 @@ import pytest
 from laptop import Laptop, fake_command
 
 from llmtrain_api.exits import ExitClass
-from llmtrain_trainer import launcher, node, prepare, saver, stop, torchrun, watch
+from llmtrain_trainer import launcher, node, owner, prepare, saver, stop, torchrun, watch
 
 DIGITS = "1234567890" * 10
 
@@ -101,6 +101,41 @@ def test_a_flipped_bit_in_a_stored_checkpoint_is_found_and_the_one_before_used(
     assert start["resumeFrom"] == "10-a1r0"
     stone = json.loads((damaged.parent / "tombstone.json").read_text()) if damaged.exists() else {}
     assert stone.get("kind", "Corrupt") == "Corrupt"
+
+
+def test_processes_that_end_without_results_are_no_success(laptop: Laptop) -> None:
+    laptop.plan["forget"] = True
+    assert laptop.launch() is ExitClass.INTERNAL
+    assert laptop.verdict().message == "the training processes ended without results"
+    assert not (laptop.out / "model").exists()
+
+
+def begin_another(laptop: Laptop) -> None:
+    """Writes the record of a second attempt, as a launcher on another node would."""
+    first = laptop.out / "attempts" / "1" / "restarts" / "0.json"
+    record = json.loads(first.read_text()) | {"attempt": 2, "launcher": "another"}
+    second = laptop.out / "attempts" / "2" / "restarts" / "0.json"
+    second.parent.mkdir(parents=True)
+    second.write_text(json.dumps(record))
+
+
+def test_an_attempt_that_was_overtaken_neither_deletes_nor_finishes(laptop: Laptop) -> None:
+    laptop.plan["seconds"] = 0.03
+    laptop.once_training(lambda: begin_another(laptop))
+    assert laptop.launch(laptop.run(checkpoint={"keep": 1})) is ExitClass.INTERNAL
+    assert "a later attempt has begun" in laptop.verdict().message
+    assert laptop.checkpoints() == ["10-a1r0", "20-a1r0", "30-a1r0"]
+    assert not (laptop.out / "model" / "manifest.json").exists()
+
+
+def test_an_attempt_that_was_overtaken_ends_itself(
+    laptop: Laptop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner, "BEAT_SECONDS", 0.1)
+    laptop.plan |= {"steps": 10_000, "save_every": 10_000, "seconds": 0.02}
+    laptop.once_training(lambda: begin_another(laptop))
+    assert laptop.launch() is ExitClass.PREEMPTED
+    assert laptop.checkpoints() == []
 
 
 def test_an_order_to_stop_saves_a_checkpoint_and_is_no_success(laptop: Laptop) -> None:
