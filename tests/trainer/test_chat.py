@@ -128,6 +128,35 @@ def test_completions(prompt: str, text: str, expected: str, tokenizer: Any) -> N
     assert trained(tokenizer, tokens) == [expected]
 
 
+def test_a_beginning_that_the_tokenizer_adds_is_there_once_and_not_trained(tokenizer: Any) -> None:
+    from tokenizers.processors import TemplateProcessing
+
+    begin = "<|endoftext|>"
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{begin} $A", special_tokens=[(begin, 0)]
+    )
+    tokenizer.chat_template = begin + tiny.CHAT_TEMPLATE  # As templates of such models do.
+    for row, expected in ((chat("Say", "red"), "red<|im_end|>\n"), (completion("a", "b"), None)):
+        (tokens,) = encode(tokenizer, row)
+        assert [token == 0 for token in tokens.input_ids] == [
+            True,
+            *[False] * (len(tokens.input_ids) - 1),
+        ]
+        assert tokens.labels[0] == IGNORED
+        assert trained(tokenizer, tokens) == [expected or "b<|im_end|>"]
+
+
+def test_an_end_that_the_tokenizer_adds_is_trained(tokenizer: Any) -> None:
+    from tokenizers.processors import TemplateProcessing
+
+    end = tokenizer.eos_token
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"$A {end}", special_tokens=[(end, tokenizer.eos_token_id)]
+    )
+    (tokens,) = encode(tokenizer, completion("a", "b"))
+    assert trained(tokenizer, tokens) == ["b<|im_end|>"]
+
+
 def test_rows_of_a_batch_do_not_mix(tokenizer: Any) -> None:
     rows = [chat(f"Say {number}", str(number)) for number in range(20)]
     together = encode(tokenizer, *rows)

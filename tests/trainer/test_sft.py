@@ -174,6 +174,18 @@ def with_a_bad_weight(model: Path, folder: Path) -> Path:
     return folder
 
 
+def test_a_tokenizer_of_another_model_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    shutil.copytree(tiny_model, tmp_path / "model")
+    small = AutoModelForCausalLM.from_pretrained(tiny_model)
+    small.resize_token_embeddings(300)
+    small.save_pretrained(tmp_path / "model")
+    folder = jobs.write_job(tmp_path / "work", tmp_path / "model")
+    assert worker.main([str(folder)]) == EXIT_POLICIES[ExitClass.DATA].code
+    assert "but the model has only 300 embeddings" in failure(folder).message
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -99,6 +99,7 @@ def run(job: Job, folder: Path) -> ExitClass:
     config = arguments.build(spec, device, precision, folder / workdir.CHECKPOINTS)
     _say(folder, "loading the model")
     model = _load_model(job, device, precision)
+    _check_vocabulary(model, account, spec)
     trainer, stop = _build_trainer(job, folder, config, model, tokenizer)
     _trainer = trainer
     _write_resolved(trainer, spec, device, precision, folder)
@@ -170,6 +171,18 @@ def _load_model(job: Job, device: Device, precision: Precision) -> PreTrainedMod
             f"transformers {transformers.__version__} cannot load it ({error})",
             "name the folder of a causal language model that this version of transformers knows",
         ) from error
+
+
+def _check_vocabulary(model: PreTrainedModel, account: Account, spec: RunSpec) -> None:
+    """Holds the tokens against the embeddings: a GPU only says "device-side assert triggered"."""
+    embeddings = next(model.get_input_embeddings().parameters()).shape[0]
+    if account.largest_id >= embeddings:
+        raise DataError(
+            spec.model.uri,
+            f"its tokenizer makes token {account.largest_id}, but the model has only {embeddings}"
+            " embeddings",
+            "upload the tokenizer that belongs to the model",
+        )
 
 
 def _build_trainer(

@@ -59,6 +59,8 @@ class Account(BaseModel):
     key: str
     """A digest of all that the tokens follow from."""
     datasets: list[DatasetAccount]
+    largest_id: int = 0
+    """The largest token id; the model must have an embedding for it."""
     turn_end: int | None = None
     """The special token that ended the first answer, as an id."""
 
@@ -122,6 +124,7 @@ def prepare(job: Job, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Accou
     with ArrowFile(prepared.train) as train, ArrowFile(prepared.evaluation) as evaluation:
         for index in range(len(job.dataset_files)):
             for row, whole, tokens in _encode(job, index, encoder, account.datasets[index]):
+                account.largest_id = max(account.largest_id, *tokens.input_ids)
                 if account.turn_end is None:  # A row that was cut ends in the middle of a turn.
                     account.turn_end = _last_special(whole, tokenizer)
                 (evaluation if row.held_out else train).add(tokens)
