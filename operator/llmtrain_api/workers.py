@@ -12,9 +12,9 @@ from llmtrain_api.markers import Atomic, ListMap, Rule
 
 _Value = Annotated[str, Field(max_length=1024)]
 
-
-_RESERVED_ENV = (
+RESERVED_ENV = (
     "HOME",
+    "JOB_COMPLETION_INDEX",
     "LOCAL_RANK",
     "LOCAL_WORLD_SIZE",
     "MASTER_ADDR",
@@ -22,7 +22,7 @@ _RESERVED_ENV = (
     "RANK",
     "WORLD_SIZE",
 )
-"""What torchrun and the scratch volume need; setting one of them breaks the gang."""
+"""What llmtrain, torchrun and the Job set; a run that sets one of them breaks its gang."""
 
 
 class Resources(ApiModel):
@@ -54,8 +54,8 @@ class EnvVar(ApiModel):
             "use letters, digits and '_', starting with a letter or '_'",
         ),
         Rule(
-            f"!self.startsWith('LLMTRAIN_') && !(self in {list(_RESERVED_ENV)})",
-            lambda name: not name.startswith("LLMTRAIN_") and name not in _RESERVED_ENV,
+            f"!self.startsWith('LLMTRAIN_') && !(self in {list(RESERVED_ENV)})",
+            lambda name: not name.startswith("LLMTRAIN_") and name not in RESERVED_ENV,
             "LLMTRAIN_*, HOME and the variables of torchrun are set by llmtrain: use another name",
         ),
     ]

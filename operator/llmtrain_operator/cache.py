@@ -27,7 +27,11 @@ REMOVED_REMEMBERED = 20_000
 
 
 class Cache:
-    """Runs, Jobs and pods. A method that takes up or removes one returns the run it is about."""
+    """Runs, Jobs and pods.
+
+    A method that takes up or removes an object returns the run it is about, or None if that is
+    nothing new: what the operator wrote itself comes back from the watch, too.
+    """
 
     def __init__(self) -> None:
         self.runs: dict[RunKey, RunView] = {}

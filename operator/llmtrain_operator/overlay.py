@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from llmtrain_api.errors import ConfigError
-from llmtrain_operator.pods import OWN_ENVIRONMENT, OWN_VOLUMES
+from llmtrain_api.workers import RESERVED_ENV
+from llmtrain_operator.pods import OWN_VOLUMES
 from llmtrain_operator.snapshot import TRAINER, Object
 
 ROOT = "workers.podTemplate"
@@ -94,7 +95,7 @@ def _check_container(container: Object, field: str) -> None:
     _refuse(container, PROTECTED_OF_TRAINER, field)
     for variable in _named(container, "env", field):
         name = str(variable["name"])
-        if name in OWN_ENVIRONMENT or name.startswith("LLMTRAIN_"):
+        if name in RESERVED_ENV or name.startswith("LLMTRAIN_"):
             raise _protected(f"{field}.env[{name}]", "use another name")
     for mount in _named(container, "volumeMounts", field):
         if mount["name"] in OWN_VOLUMES:

@@ -12,6 +12,8 @@ from llmtrain_operator.changes import Urgency
 
 SOON_SECONDS = 4.0
 """Long enough for most pods to start in: then what was said meanwhile costs no write."""
+BUSY_SECONDS = 15.0
+"""The same while many runs are new: their Jobs come first."""
 
 
 class Pace:
@@ -35,14 +37,14 @@ class Pace:
     def wait(self, uid: str, urgency: Urgency, *, busy: bool = False) -> float:
         """Returns the seconds until a status of this urgency should be written; 0 for now.
 
-        While the operator is `busy` with new runs, only milestones are written.
+        `busy` says that there are new runs, whose Jobs are to be made first.
         """
-        if busy and urgency in (Urgency.LATER, Urgency.SOON):
-            return SOON_SECONDS
         last = self._last.get(uid)
         if last is None or urgency in (Urgency.NONE, Urgency.NOW):
             return 0.0
         gap = SOON_SECONDS if urgency is Urgency.SOON else self.interval
+        if busy:
+            gap = max(gap, BUSY_SECONDS)
         return max(0.0, last + gap - self._now())
 
     def wrote(self, uid: str) -> None:

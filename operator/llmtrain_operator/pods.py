@@ -45,19 +45,6 @@ ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "PYTHONUNBUFFERED": "1",
 }
-OWN_ENVIRONMENT = frozenset(
-    {
-        "HOME",
-        "JOB_COMPLETION_INDEX",
-        "RANK",
-        "LOCAL_RANK",
-        "WORLD_SIZE",
-        "LOCAL_WORLD_SIZE",
-        "MASTER_ADDR",
-        "MASTER_PORT",
-    }
-)
-"""What a run may not set: llmtrain, torchrun and the Job do."""
 
 
 def build_pod(spec: RunSpec, *, image: str, config_map: str, service: str, run_uid: str) -> Object:

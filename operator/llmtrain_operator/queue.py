@@ -34,6 +34,7 @@ class WorkQueue(Generic[Key]):
         self._jitter = jitter
         self._first: dict[Key, None] = {}  # Both in the order of adding.
         self._ready: dict[Key, None] = {}
+        self._last_first = float("-inf")
         self._running: set[Key] = set()
         self._again: set[Key] = set()
         self._due: dict[Key, float] = {}
@@ -46,10 +47,9 @@ class WorkQueue(Generic[Key]):
         """Returns how many keys could be worked on now."""
         return len(self._first) + len(self._ready)
 
-    @property
-    def has_first(self) -> bool:
-        """Whether a key that goes before others waits."""
-        return bool(self._first)
+    def had_first(self, seconds: float) -> bool:
+        """Returns whether a key that goes before others came within the last seconds."""
+        return self._now() < self._last_first + seconds
 
     def add(self, key: Key, *, first: bool = False) -> None:
         """Makes `key` ready; with `first`, before all that were added without it."""
@@ -59,6 +59,7 @@ class WorkQueue(Generic[Key]):
         elif first:
             self._ready.pop(key, None)
             self._first[key] = None
+            self._last_first = self._now()
         elif key not in self._first:
             self._ready[key] = None
         self._wake.set()

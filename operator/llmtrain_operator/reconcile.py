@@ -22,6 +22,8 @@ from llmtrain_operator.snapshot import RunKey, RunView, Snapshot
 
 log = logging.getLogger(__name__)
 
+LULL_SECONDS = 2.0
+"""Without a new run for so long, the operator is not busy with new runs."""
 STALE_SECONDS = 0.5
 """After this long the watch has told of the version that was in the way; else, once more."""
 
@@ -86,7 +88,7 @@ class Reconciler:
         run, old = snapshot.run, RunStatus.model_validate(snapshot.run.status)
         new = fitted(todo.status) if todo.status is not None else old
         how_soon = urgency(old, new)
-        wait = self._pace.wait(run.uid, how_soon, busy=self._queue.has_first)
+        wait = self._pace.wait(run.uid, how_soon, busy=self._queue.had_first(LULL_SECONDS))
         if todo.delete_jobs or todo.kill_pods:
             wait = 0.0  # What goes must be in the status first: its UID tells what it left behind.
         if how_soon is not Urgency.NONE and wait <= 0:

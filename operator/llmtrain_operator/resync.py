@@ -32,13 +32,16 @@ async def read_everything(kube: Kube, cache: Cache, namespaces: Sequence[str]) -
     runs, version = await _list(kube.list_all, RUNS, namespaces, "")
     jobs, jobs_version = await _list(kube.list_all, JOBS, namespaces, LABEL_RUN)
     pods, pods_version = await _list(kube.list_all, PODS, namespaces, LABEL_RUN)
-    keys = {cache.set_run(body) for body in runs}
-    keys |= {cache.set_job(body) for body in jobs}
-    keys |= {cache.set_pod(body) for body in pods}
-    keys |= cache.remove_what_is_not_in(
+    for body in runs:
+        cache.set_run(body)
+    for body in jobs:
+        cache.set_job(body)
+    for body in pods:
+        cache.set_pod(body)
+    gone = cache.remove_what_is_not_in(
         _uids(runs), _uids(jobs), _uids(pods), min(version, jobs_version, pods_version)
     )
-    return keys
+    return gone | cache.runs.keys()
 
 
 async def keep_reading(

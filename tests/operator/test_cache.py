@@ -58,6 +58,12 @@ def test_each_object_names_its_run(cache: Cache) -> None:
     assert cache.remove_job("job-1") == KEY
 
 
+def test_what_is_known_already_is_nothing_new(cache: Cache) -> None:
+    assert cache.set_run(a_run()) is None
+    assert cache.set_job(a_job()) is None
+    assert cache.set_pod(a_pod()) is None
+
+
 def test_an_older_version_changes_nothing(cache: Cache) -> None:
     cache.set_run(a_run(5, phase="Running"))
     cache.set_run(a_run(4, phase="Starting"))

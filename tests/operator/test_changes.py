@@ -8,7 +8,7 @@ import pytest
 
 from llmtrain_api.status import Attempt, Condition, Failure, Phase, RunProgress, RunStatus
 from llmtrain_operator.changes import Urgency, tell, urgency
-from llmtrain_operator.pace import SOON_SECONDS, Pace
+from llmtrain_operator.pace import BUSY_SECONDS, SOON_SECONDS, Pace
 from llmtrain_operator.patching import merge_patch
 
 TIME = "2027-01-15T08:00:00Z"
@@ -94,11 +94,15 @@ def test_milestones_are_written_at_once_and_progress_every_few_seconds() -> None
     assert pace.wait("b", Urgency.LATER) == 0, "each run has its own"
 
 
-def test_only_milestones_are_written_while_new_runs_wait() -> None:
-    pace = Pace(10.0, 5.0, Clock())
-    assert pace.wait("a", Urgency.SOON, busy=True) > 0
-    assert pace.wait("a", Urgency.LATER, busy=True) > 0
+def test_all_but_milestones_wait_a_while_for_new_runs() -> None:
+    clock = Clock()
+    pace = Pace(10.0, 5.0, clock)
+    pace.wrote("a")
     assert pace.wait("a", Urgency.NOW, busy=True) == 0
+    assert pace.wait("a", Urgency.SOON, busy=True) == BUSY_SECONDS
+    assert pace.wait("a", Urgency.LATER, busy=True) == BUSY_SECONDS
+    clock.now += BUSY_SECONDS
+    assert pace.wait("a", Urgency.SOON, busy=True) == 0, "but not for ever"
 
 
 def test_many_runs_share_the_budget_of_writes() -> None:

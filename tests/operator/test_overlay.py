@@ -126,6 +126,11 @@ def container(**fields: Any) -> dict[str, Any]:
             id="a variable of torchrun",
         ),
         pytest.param(
+            container(env=[{"name": "JOB_COMPLETION_INDEX"}]),
+            "spec.containers[trainer].env[JOB_COMPLETION_INDEX]",
+            id="a variable of the Job",
+        ),
+        pytest.param(
             container(volumeMounts=[{"name": "llmtrain-scratch", "mountPath": "/x"}]),
             "spec.containers[trainer].volumeMounts[llmtrain-scratch]",
             id="a mount of a volume of ours",

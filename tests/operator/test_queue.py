@@ -53,11 +53,15 @@ async def test_a_key_comes_again_if_it_changed_while_it_was_worked_on(
     assert await take(queue) == ["a"]
 
 
-async def test_keys_that_come_first_overtake(queue: WorkQueue[str]) -> None:
+async def test_keys_that_come_first_overtake(queue: WorkQueue[str], clock: Clock) -> None:
+    assert not queue.had_first(2)
     queue.add("a")
     queue.add("b")
     queue.add("c", first=True)
-    assert queue.has_first
+    clock.now = 1
+    assert queue.had_first(2)
+    clock.now = 2
+    assert not queue.had_first(2)
     queue.add("b", first=True)
     assert await take(queue) == ["c", "b", "a"]
 
