@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,40 @@ class TestShipper:
         shipper.add(output, SegmentedUpload(tmp_path / "log", str))
         assert shipper.close(5)
         assert output.read("0") == b"one\ntwo"
+
+    def test_what_nobody_foresaw_is_told_and_the_thread_goes_on(
+        self, output: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        create, errors = Folder.create, [OSError(28, "no space left"), KeyError("e_tag")]
+
+        def broken(folder: Folder, path: str, data: bytes) -> bool:
+            if errors:
+                raise errors.pop()
+            return create(folder, path, data)
+
+        messages: list[str] = []
+        monkeypatch.setattr(Folder, "create", broken)
+        (tmp_path / "log").write_text("one\n")
+        shipper = Shipper(messages.append, every=0.01)
+        shipper.add(output, SegmentedUpload(tmp_path / "log", str))
+        while errors:
+            time.sleep(0.01)
+        assert shipper.close(5)
+        assert output.read("0") == b"one\n"
+        assert ["Traceback" in each for each in messages] == [True, True]
+
+    def test_logs_that_do_not_reach_storage_are_no_success(
+        self, output: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def broken(folder: Folder, path: str, data: bytes) -> bool:
+            raise RuntimeError("strange")
+
+        monkeypatch.setattr(Folder, "create", broken)
+        (tmp_path / "log").write_text("one\n")
+        shipper = Shipper(lambda message: None, every=60)
+        shipper.add(output, SegmentedUpload(tmp_path / "log", str))
+        shipper.add(output, SegmentedUpload(tmp_path / "empty", str))
+        assert not shipper.close(5)
 
     def test_an_outage_is_said_once_and_nothing_is_lost(
         self, output: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -97,6 +97,29 @@ def test_the_newest_report_arrives_with_the_token(
     assert set(operator.tokens) == {"Bearer secret"}
 
 
+def test_what_nobody_foresaw_is_told_and_the_thread_goes_on(
+    operator: Operator,
+    make: Callable[[str], Reporter],
+    said: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    post, errors = reporter.post, [UnicodeError("strange")]
+
+    def broken(url: str, report: Report, token_file: Path, ca_file: Path) -> int:
+        if errors:
+            raise errors.pop()
+        return post(url, report, token_file, ca_file)
+
+    monkeypatch.setattr(reporter, "post", broken)
+    one = make(f"http://127.0.0.1:{operator.port}/progress")
+    one.update(message="hello")
+    while errors:
+        time.sleep(0.01)
+    assert one.close(5)
+    assert operator.reports[-1]["message"] == "hello"
+    assert "Traceback" in said[0]
+
+
 def test_an_update_never_waits_for_an_operator_that_hangs(
     make: Callable[[str], Reporter], monkeypatch: pytest.MonkeyPatch
 ) -> None:

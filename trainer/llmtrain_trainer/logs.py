@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from llmtrain_api.errors import LLMTrainError
+from llmtrain_trainer.faults import Faults
 from llmtrain_trainer.lines import SegmentedUpload, Tail
 from llmtrain_trainer.storage import Folder
 
@@ -98,6 +98,7 @@ class Shipper:
         self._every = every
         self._uploads: list[tuple[Folder, SegmentedUpload]] = []
         self._failing = False
+        self._faults = Faults()
         self._closing = threading.Event()
         self._shipping = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="log-shipper", daemon=True)
@@ -112,7 +113,7 @@ class Shipper:
         self._ship(to_the_end=True)
 
     def close(self, timeout: float) -> bool:
-        """Ships what is left; returns whether that was done within `timeout` seconds."""
+        """Ships what is left; returns whether all of it was within `timeout` seconds."""
         self._closing.set()
         self._thread.join(timeout)
         return not self._thread.is_alive() and not self._failing
@@ -123,13 +124,15 @@ class Shipper:
         self._ship(to_the_end=True)
 
     def _ship(self, *, to_the_end: bool) -> None:
+        failing = False
         with self._shipping:
             for output, upload in list(self._uploads):
                 try:
                     upload.upload(output, to_the_end=to_the_end)
-                except LLMTrainError as error:
-                    if not self._failing:
-                        self._say(f"logs wait on this node until storage takes them: {error}")
-                    self._failing = True
-                else:
-                    self._failing = False
+                except Exception as error:  # Whatever it is: the next call tries again.
+                    if words := self._faults.words(error):
+                        self._say(f"logs wait on this node until storage takes them: {words}")
+                    failing = True
+            if not failing:
+                self._faults.healed()
+            self._failing = failing

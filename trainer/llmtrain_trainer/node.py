@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from concurrent.futures import Future, wait
 from pathlib import Path
 
-from llmtrain_api.errors import LLMTrainError
 from llmtrain_api.exits import EXIT_POLICIES, ExitClass
 from llmtrain_api.layout import log_segment
 from llmtrain_api.progress import Checkpointed, Report
 from llmtrain_api.runfile import RunFile, spec_hash
 from llmtrain_trainer import owner, prepare
+from llmtrain_trainer.faults import Faults
 from llmtrain_trainer.lines import SegmentedUpload
 from llmtrain_trainer.logs import Logs, Shipper
 from llmtrain_trainer.records import CheckpointManifest, Heartbeat, Start, now, to_bytes
@@ -97,7 +97,7 @@ class Node:
             self._life = in_background(lambda: self._show_life(start))
 
     def _show_life(self, start: Start) -> None:
-        beat = 0
+        beat, faults = 0, Faults()
         while True:
             ended = self._ended.is_set()
             heartbeat = Heartbeat(launcher=start.launcher, beat=beat, ended=ended)
@@ -106,8 +106,11 @@ class Node:
                 if not ended and not owner.still_newest(self.output, start):
                     self.say("a later attempt has begun: this one ends")
                     self.stop.at_once()
-            except LLMTrainError as error:
-                self.say(f"no sign of life in storage: {error}")
+            except Exception as error:  # Whatever it is: silence would look like death.
+                if words := faults.words(error):
+                    self.say(f"no sign of life in storage: {words}")
+            else:
+                faults.healed()
             if ended:
                 return
             beat += 1

@@ -10,6 +10,7 @@ import http.client
 import ssl
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,8 @@ class Reporter:
             status = post(self._url, report, self._token_file, self._ca_file)
         except (OSError, http.client.HTTPException) as error:
             return self._note(f"{type(error).__name__}: {error}")
+        except Exception:  # Whatever it is: without this thread the operator hears nothing more.
+            return self._note(traceback.format_exc().rstrip())
         return self._note("" if status < 300 else f"it answers with status {status}")
 
     def _note(self, trouble: str) -> bool:

@@ -48,6 +48,7 @@ class Saver:
         self._lost: set[Path] = set()  # Whose other parts will not come any more.
         self._faults = Faults()
         self._ending = threading.Event()
+        self._given_up = False
         self._newest_first = False
         self._peers_until = float("inf")
         self._thread = threading.Thread(target=self._run, name="saver", daemon=True)
@@ -74,10 +75,12 @@ class Saver:
         deadline = time.monotonic() + seconds
         self._peers_until = time.monotonic() + seconds_for_peers
         self._newest_first = newest_first
+        self._given_up = not _in_time(stop, deadline)
         self._ending.set()
         while self._thread.is_alive() and _in_time(stop, deadline):
             meanwhile()
             self._thread.join(0.1)
+        self._given_up = True
         return not self._thread.is_alive() and not self._waiting()
 
     def _waiting(self) -> list[Path]:
@@ -87,33 +90,34 @@ class Saver:
         return checkpoints.local_checkpoints(self._out, ranks, saved_marker)
 
     def _run(self) -> None:
-        while True:
+        while not self._given_up:
             ending = self._ending.is_set()  # Read before the look, so that none is missed.
-            waiting = [folder for folder in self._waiting() if folder not in self._lost]
-            if ending and not waiting:
-                return
-            if len(waiting) > _MANY:
-                self._say(f"{len(waiting)} checkpoints wait for storage")
-            if waiting and self._try_to_save(waiting[-1 if self._newest_first else 0]):
-                continue
+            pause = _POLL_SECONDS
+            try:
+                folder = self._next()
+                if folder is not None:
+                    self._save(folder)
+                    self._faults.healed()
+                    continue
+                if ending:
+                    return
+            except Exception as error:  # Whatever it is: without this thread nothing is saved.
+                if words := self._faults.words(error):
+                    self._say(f"a checkpoint is not in storage yet: {words}")
+                pause = _RETRY_SECONDS
             if ending:
                 time.sleep(_POLL_SECONDS)
             else:
-                self._ending.wait(_RETRY_SECONDS if waiting else _POLL_SECONDS)
+                self._ending.wait(pause)
 
-    def _try_to_save(self, folder: Path) -> bool:
-        """Returns whether the next one has its turn; no fault of any kind may end the thread."""
-        try:
-            self._save(folder)
-        except Exception as error:
-            if words := self._faults.words(error):
-                self._say(f"{folder.name} is not in storage yet: {words}")
-            if isinstance(error, PartsMissingError) and self._is_late():
-                self._lost.add(folder)
-                return True
-            return False
-        self._faults.healed()
-        return True
+    def _next(self) -> Path | None:
+        """Returns the checkpoint whose turn it is."""
+        waiting = [folder for folder in self._waiting() if folder not in self._lost]
+        if len(waiting) > _MANY:
+            self._say(f"{len(waiting)} checkpoints wait for storage")
+        if not waiting:
+            return None
+        return waiting[-1 if self._newest_first else 0]
 
     def _save(self, folder: Path) -> None:
         began = time.monotonic()
@@ -121,11 +125,17 @@ class Saver:
         name = checkpoint_name(step, self._start.attempt, self._start.restart)
         if self._job.node == 0 and step < self._saved_step:
             self._say(f"checkpoint {name} is left out: a newer one is in storage")
-        else:
-            checkpoints.upload_part(self._output, name, folder, self._job.node)
-            if self._job.node == 0:
+            shutil.rmtree(folder)
+            return
+        checkpoints.upload_part(self._output, name, folder, self._job.node)
+        if self._job.node == 0:
+            try:
                 self._publish(name, step)
-                self._say(f"checkpoint {name} is in storage ({time.monotonic() - began:.1f} s)")
+            except PartsMissingError:
+                if self._is_late():
+                    self._lost.add(folder)
+                raise
+            self._say(f"checkpoint {name} is in storage ({time.monotonic() - began:.1f} s)")
         shutil.rmtree(folder)
 
     def _publish(self, name: str, step: int) -> None:
