@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from llmtrain_api.errors import DataError, StorageError
+from llmtrain_api.errors import StorageError
 from llmtrain_api.training import Storage
 from llmtrain_trainer import checkpoints
 from llmtrain_trainer.records import CheckpointManifest
@@ -131,10 +131,32 @@ def test_a_checkpoint_without_a_manifest_is_none(
     assert best.line[0].name == "10-a1r0"
 
 
-def test_a_torn_manifest_is_an_error_that_names_it(output: Folder, tmp_path: Path) -> None:
-    output.write("checkpoints/20-a1r0/manifest.json", b'{"name": "20')
-    with pytest.raises(DataError, match=r"checkpoints/20-a1r0/manifest\.json: not a Checkpoint"):
-        checkpoints.download_best(output, tmp_path / "resume", ignore)
+@pytest.mark.parametrize("record", ["manifest.json", "tombstone.json"])
+def test_a_checkpoint_with_a_torn_record_is_skipped_by_name_for_the_one_before(
+    output: Folder, tmp_path: Path, record: str
+) -> None:
+    save(output, tmp_path, "10-a1r0")
+    save(output, tmp_path, "20-a1r0", "10-a1r0")
+    output.write(f"checkpoints/20-a1r0/{record}", b'{"name": "20')
+    told: list[str] = []
+    best = checkpoints.download_best(output, tmp_path / "resume", told.append)
+    assert best is not None
+    assert best.line[0].name == "10-a1r0"
+    assert f"checkpoints/20-a1r0/{record}: not a " in told[0]
+    assert checkpoints.delete_torn(output, before=(2, 0)) == []
+
+
+@pytest.mark.parametrize("name", ["backup", "20-a1rX", "notes-a1"])
+def test_a_folder_that_is_no_checkpoint_is_passed_over(
+    output: Folder, tmp_path: Path, name: str
+) -> None:
+    save(output, tmp_path, "10-a1r0")
+    output.write(f"checkpoints/{name}/manifest.json", b"{}")
+    output.write(f"checkpoints/{name}-b/file", b"{}")
+    best = checkpoints.download_best(output, tmp_path / "resume", ignore)
+    assert best is not None
+    assert best.line[0].name == "10-a1r0"
+    assert checkpoints.delete_torn(output, before=(2, 0)) == []
 
 
 def test_missing_parts_are_named(output: Folder, tmp_path: Path) -> None:

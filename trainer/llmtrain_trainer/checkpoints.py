@@ -6,6 +6,7 @@ Every node uploads the files that it wrote and then its `manifest.node-<i>.json`
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ from llmtrain_trainer.storage import Folder
 from llmtrain_trainer.transfer import download, upload
 
 TOMBSTONE = "tombstone.json"
+_NAME = re.compile(r"\d+-a\d+r\d+")  # As `layout.checkpoint_name` makes it.
 _PARALLEL = 8
 _POLL_SECONDS = 0.5
 
@@ -47,18 +49,31 @@ def node_manifest(node: int) -> str:
     return f"manifest.node-{node}.json"
 
 
-def read_manifests(output: Folder) -> tuple[list[CheckpointManifest], dict[str, Tombstone]]:
-    """Returns the checkpoints that are whole in storage, and the tombstones by name."""
+def read_manifests(
+    output: Folder, tell: Callable[[str], None] = lambda message: None
+) -> tuple[list[CheckpointManifest], dict[str, Tombstone]]:
+    """Returns the checkpoints that are whole in storage, and the tombstones by name.
+
+    One whose manifest or tombstone cannot be read is none, which is told; folders with names that
+    are not those of checkpoints are passed over.
+    """
     manifests, tombstones = [], {}
-    for name in output.subfolders(CHECKPOINTS):
-        manifest = read_record(output, f"{folder_of(name)}/{MANIFEST}", CheckpointManifest)
-        if manifest is None:
+    for name in _names(output):
+        try:
+            manifest = read_record(output, f"{folder_of(name)}/{MANIFEST}", CheckpointManifest)
+            tombstone = read_record(output, f"{folder_of(name)}/{TOMBSTONE}", Tombstone)
+        except DataError as error:
+            tell(f"skipping checkpoint {name}: {error}")
             continue
-        manifests.append(manifest)
-        tombstone = read_record(output, f"{folder_of(name)}/{TOMBSTONE}", Tombstone)
+        if manifest is not None:
+            manifests.append(manifest)
         if tombstone is not None:
             tombstones[name] = tombstone
     return manifests, tombstones
+
+
+def _names(output: Folder) -> list[str]:
+    return [name for name in output.subfolders(CHECKPOINTS) if _NAME.fullmatch(name)]
 
 
 @dataclass(frozen=True)
@@ -75,7 +90,7 @@ def download_best(output: Folder, scratch: Path, tell: Callable[[str], None]) ->
     One whose stored bytes are not those of its manifest gets a tombstone and the one before it is
     taken. Returns nothing where training has to start from step 0.
     """
-    manifests, tombstones = read_manifests(output)
+    manifests, tombstones = read_manifests(output, tell)
     line = lineage(manifests, tombstones)
     for position, manifest in enumerate(line):
         tell(f"downloading checkpoint {manifest.name}")
@@ -230,7 +245,7 @@ def delete_torn(output: Folder, before: tuple[int, int]) -> list[str]:
     """Deletes what earlier (attempt, restart) pairs left of checkpoints that never became whole."""
     torn = [
         name
-        for name in output.subfolders(CHECKPOINTS)
+        for name in _names(output)
         if pair_of(name) < before and output.read(f"{folder_of(name)}/{MANIFEST}") is None
     ]
     for name in torn:
