@@ -41,12 +41,13 @@ class Cache:
         self._pods_of: dict[RunKey, set[str]] = {}
         self._removed: dict[str, None] = {}  # UIDs, oldest first: a late list must not revive them.
 
-    def set_run(self, body: Object) -> RunKey:
-        """Takes up a run, unless a newer version is known."""
+    def set_run(self, body: Object) -> RunKey | None:
+        """Takes up a run, unless this version or a newer one is known."""
         run = run_view(body)
         known = self.runs.get(run.key)
-        if run.uid not in self._removed and (known is None or known.version <= run.version):
-            self.runs[run.key] = run
+        if run.uid in self._removed or (known is not None and known.version >= run.version):
+            return None
+        self.runs[run.key] = run
         return run.key
 
     def remove_run(self, key: RunKey, uid: str) -> RunKey:
@@ -58,14 +59,15 @@ class Cache:
             self.drop_gone_pods(key)
         return key
 
-    def set_job(self, body: Object) -> RunKey:
-        """Takes up a Job, unless a newer version is known."""
+    def set_job(self, body: Object) -> RunKey | None:
+        """Takes up a Job, unless this version or a newer one is known."""
         job = job_view(body)
         key = RunKey(job.namespace, job.run)
         known = self._jobs.get(job.uid)
-        if job.uid not in self._removed and (known is None or known.version <= job.version):
-            self._jobs[job.uid] = job
-            self._jobs_of.setdefault(key, set()).add(job.uid)
+        if job.uid in self._removed or (known is not None and known.version >= job.version):
+            return None
+        self._jobs[job.uid] = job
+        self._jobs_of.setdefault(key, set()).add(job.uid)
         return key
 
     def remove_job(self, uid: str) -> RunKey | None:
@@ -78,17 +80,18 @@ class Cache:
         _discard(self._jobs_of, key, uid)
         return key
 
-    def set_pod(self, body: Object) -> RunKey:
-        """Takes up a pod, unless a newer version is known."""
+    def set_pod(self, body: Object) -> RunKey | None:
+        """Takes up a pod, unless this version or a newer one is known."""
         pod = pod_view(body)
         key = RunKey(pod.namespace, pod.run)
         known = self._pods.get(pod.uid)
         if known is None and pod.uid in self._removed:
-            return key
-        if known is None or known.version <= pod.version:
-            # The last words may come after the pod was found to be gone.
-            self._pods[pod.uid] = replace(pod, gone=known is not None and known.gone)
-            self._pods_of.setdefault(key, set()).add(pod.uid)
+            return None
+        if known is not None and known.version >= pod.version:
+            return None
+        # The last words may come after the pod was found to be gone.
+        self._pods[pod.uid] = replace(pod, gone=known is not None and known.gone)
+        self._pods_of.setdefault(key, set()).add(pod.uid)
         return key
 
     def remove_pod(self, uid: str) -> RunKey | None:

@@ -14,7 +14,7 @@ from llmtrain_operator.changes import Urgency, tell, urgency
 from llmtrain_operator.execute import Executor
 from llmtrain_operator.kube import KubeError
 from llmtrain_operator.observe import Observer
-from llmtrain_operator.pace import Pace
+from llmtrain_operator.pace import SOON_SECONDS, Pace
 from llmtrain_operator.plan import Plan, Start, plan
 from llmtrain_operator.queue import WorkQueue
 from llmtrain_operator.recorder import Recorder
@@ -85,7 +85,7 @@ class Reconciler:
         await self._carry_out(snapshot, plan(snapshot))
 
     async def _carry_out(self, snapshot: Snapshot, todo: Plan) -> None:
-        run, old = snapshot.run, RunStatus.model_validate(snapshot.run.status)
+        run, old = snapshot.run, snapshot.run.read_status()
         new = fitted(todo.status) if todo.status is not None else old
         how_soon = urgency(old, new)
         wait = self._pace.wait(run.uid, how_soon, busy=self._queue.had_first(LULL_SECONDS))
@@ -122,6 +122,7 @@ class Reconciler:
         refusal = await self._executor.start(run, start, snapshot.refusal)
         if refusal is None:
             self._observer.refusals.pop(run.uid, None)
+            self._queue.add_after(run.key, SOON_SECONDS)  # To say that the Job is there.
             return
         log.warning("%s", refusal.message, extra={"run": str(run.key)})
         self._observer.refusals[run.uid] = refusal
