@@ -81,7 +81,6 @@ def environment(given: Mapping[str, str], *, cores: int, processes: int) -> dict
         "HF_DATASETS_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
-        "TOKENIZERS_PARALLELISM": "false",
         "NCCL_DEBUG": "WARN",
     }
     rest = {name: value for name, value in given.items() if not name.startswith("AWS_")}
