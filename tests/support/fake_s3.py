@@ -64,7 +64,7 @@ def etag_of(data: bytes) -> str:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Speaks what the trainer needs of S3: GET with ranges, PUT, DELETE, ListObjectsV2."""
+    """Speaks what the trainer needs of S3: GET with ranges, HEAD, PUT, DELETE, ListObjectsV2."""
 
     protocol_version = "HTTP/1.1"
     s3: FakeS3
@@ -100,6 +100,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name.replace("_", "-"), value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        if self.command == "HEAD":
+            return
         if self.fault == "cut" and status < 300:
             body = body[: len(body) // 2]
             self.close_connection = True
@@ -120,6 +122,8 @@ class Handler(BaseHTTPRequestHandler):
             self._error(412, "PreconditionFailed")
         else:
             self._get(data)
+
+    do_HEAD = do_GET  # noqa: N815
 
     def _get(self, data: bytes) -> None:
         headers = {"ETag": etag_of(data), "Last_Modified": "Thu, 01 Jan 2026 00:00:00 GMT"}

@@ -11,7 +11,7 @@ import pytest
 from fake_s3 import FakeS3, Fault
 from laptop import Laptop, fake_command
 
-from llmtrain_api.errors import ConfigError
+from llmtrain_api.errors import ConfigError, DataError
 from llmtrain_api.exits import ExitClass
 from llmtrain_api.runfile import RunFile
 from llmtrain_api.training import Storage
@@ -54,10 +54,10 @@ def laptop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3: FakeS3) -> Lapto
     return made
 
 
-def run_of(laptop: Laptop, s3: FakeS3) -> RunFile:
+def run_of(laptop: Laptop, s3: FakeS3, data: str = "s3://data/rows.jsonl") -> RunFile:
     return laptop.run(
         model={"uri": "s3://models/tiny/"},
-        datasets=[{"uri": "s3://data/rows.jsonl", "format": "Alpaca"}],
+        datasets=[{"uri": data, "format": "Alpaca"}],
         output={"uri": "s3://runs/first/"},
         storage={"endpoint": s3.url},
     )
@@ -84,6 +84,43 @@ def test_answers_that_go_wrong_twice_are_asked_for_again(
     )
     for path in fetched.model.iterdir():
         assert path.read_bytes() == s3.objects[f"models/tiny/{path.name}"]
+
+
+def test_a_data_set_is_looked_up_without_listing_its_neighbours(laptop: Laptop, s3: FakeS3) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def note(method: str, path: str) -> bool:
+        asked.append((method, path))
+        return False
+
+    s3.faults = [Fault(note, "refuse")]
+    found = inputs.list_inputs(run_of(laptop, s3)).inputs[-1]
+    assert (found.uri, found.size) == ("s3://data/rows.jsonl", len(s3.objects["data/rows.jsonl"]))
+    assert [each for each in asked if each[1].startswith("data")] == [("HEAD", "data/rows.jsonl")]
+
+
+@pytest.mark.parametrize(
+    ("uri", "error", "words"),
+    [
+        pytest.param(
+            "s3://data/none.jsonl",
+            DataError,
+            r"s3://data/none\.jsonl: there is no such object",
+            id="a data set",
+        ),
+        pytest.param(
+            "s3://nowhere/rows.jsonl",
+            ConfigError,
+            r"datasets\[0\]\.uri: bucket s3://nowhere does not exist",
+            id="its bucket",
+        ),
+    ],
+)
+def test_what_is_not_in_storage_is_named(
+    laptop: Laptop, s3: FakeS3, uri: str, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        inputs.list_inputs(run_of(laptop, s3, uri))
 
 
 @pytest.mark.parametrize(

@@ -55,14 +55,14 @@ def list_inputs(run: RunFile) -> FrozenInputs:
         )
     for index in range(len(run.spec.datasets)):
         folder, name = _dataset_place(run, index)
-        entries = [entry for entry in folder.entries() if entry.path == name]
-        if not entries:
+        entry = folder.head(name)
+        if entry is None:
             raise DataError(
                 folder.uri_of(name),
                 "there is no such object",
                 f"upload it or correct datasets[{index}].uri",
             )
-        found.append(_frozen(folder, entries[0]))
+        found.append(_frozen(folder, entry))
     return FrozenInputs(inputs=found)
 
 

@@ -116,6 +116,23 @@ class Folder:
 
         return self.attempt(path, put) or self.read(path) == data
 
+    def head(self, path: str) -> StoredObject | None:
+        """Returns what storage says of the object at `path`, or nothing where there is none."""
+
+        def ask() -> StoredObject | None:
+            try:
+                meta = obstore.head(self.store, self.key(path))
+            except FileNotFoundError as error:
+                if fault_of(error) is Fault.OBJECT_MISSING:
+                    return None
+                raise
+            return StoredObject(path, meta["size"], meta["e_tag"] or "", meta["last_modified"])
+
+        found = self.attempt(path, ask)
+        if found is None:
+            self.entries(path)  # Says so where the bucket is missing: HEAD has no words for it.
+        return found
+
     def entries(self, path: str = "") -> list[StoredObject]:
         """Returns the objects below the folder `path`, sorted by path."""
 
