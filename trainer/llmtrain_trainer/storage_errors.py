@@ -141,19 +141,8 @@ def to_error(
                 f"access to {uri} is denied: {detail}",
                 "give the account of storage.secretName the right to it",
             )
-        case Fault.WRONG_KEY:
-            return ConfigError(
-                "storage.secretName",
-                f"{endpoint} does not accept the key for {uri}: {detail}",
-                "put a valid AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY into the Secret",
-            )
-        case Fault.NO_KEY:
-            return ConfigError(
-                "storage.secretName",
-                f"no account for {uri} was found: {detail}",
-                "name a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the pods'"
-                " ServiceAccount a role",
-            )
+        case Fault.WRONG_KEY | Fault.NO_KEY:
+            return _no_account(fault, uri, endpoint, detail)
         case Fault.WRONG_REGION:
             return ConfigError(
                 "storage.region", f"{bucket} is in another region: {detail}", "set its region"
@@ -166,3 +155,18 @@ def to_error(
             )
         case _:
             return StorageError(uri, f"{endpoint} failed: {detail}", "see the server's own logs")
+
+
+def _no_account(fault: Fault, uri: str, endpoint: str, detail: str) -> ConfigError:
+    if fault is Fault.WRONG_KEY:
+        return ConfigError(
+            "storage.secretName",
+            f"{endpoint} does not accept the key for {uri}: {detail}",
+            "put a valid AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY into the Secret",
+        )
+    return ConfigError(
+        "storage.secretName",
+        f"no account for {uri} was found: {detail}",
+        "name a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the pods'"
+        " ServiceAccount a role",
+    )
