@@ -32,7 +32,8 @@ def accept(spec: Object, trainer_image: str) -> RunSpec:
         raise ConfigError(
             "workers.image",
             "is not set, and the operator has no trainer image for such runs",
-            "name an image, or ask the administrator to set trainerImage in the chart's values",
+            "name an image, or have the administrator set trainerImage in the chart's values, then"
+            " raise spec.retry",
         )
     if accepted.workers.pod_template is not None:
         check_overlay(accepted.workers.pod_template)
@@ -48,5 +49,6 @@ def _config_error(error: ValidationError) -> ConfigError:
     return ConfigError(
         "spec",
         "; ".join(problems[:MAX_ERRORS]) + more,
-        "correct it; the CRD in this cluster should have refused it, so upgrade the CRD too",
+        "correct it, or bring the CRD and the operator to one version and raise spec.retry: this"
+        " CRD lets pass what this operator does not know",
     )

@@ -65,6 +65,19 @@ class Verdict:
         ]
 
 
+def not_accepted(
+    old: Sequence[Condition], message: str, generation: int, now: float
+) -> list[Condition]:
+    """Returns the conditions of a run that is left to itself: `Accepted` is all that changes."""
+    said = Said("False", Reason.INVALID_SPEC, message)
+    return [
+        _condition(ConditionType.ACCEPTED, said, known, generation, now)
+        if known.type == ConditionType.ACCEPTED
+        else known
+        for known in old
+    ]
+
+
 def _condition(
     type_: ConditionType, said: Said, old: Condition | None, generation: int, now: float
 ) -> Condition:

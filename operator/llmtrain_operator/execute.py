@@ -32,6 +32,7 @@ from llmtrain_operator.patching import merge_patch
 from llmtrain_operator.plan import Start
 from llmtrain_operator.reasons import Reason
 from llmtrain_operator.snapshot import JobView, Object, PodView, Refusal, RunView, controller_uid
+from llmtrain_operator.waiting import with_way_out
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +153,7 @@ class Executor:
             )
             raise _RefusedError(what, Reason.INVALID_SPEC, message, terminal=True) from error
         except ForbiddenError as error:
-            message = f"{what} cannot be made: {error}"
+            message = with_way_out(f"{what} cannot be made: {error}", str(error))
             raise _RefusedError(what, Reason.FORBIDDEN, message) from error
 
     async def _is_own(self, run: RunView, resource: Resource, name: str) -> bool:

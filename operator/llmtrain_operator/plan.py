@@ -77,7 +77,7 @@ def plan(snapshot: Snapshot) -> Plan:
     """Returns what to do about a run."""
     if snapshot.run.deleting:
         return Plan()  # Its children go with it, by their owner references.
-    status, spec = RunStatus.model_validate(snapshot.run.status), snapshot.spec
+    status, spec = snapshot.run.read_status(), snapshot.spec
     if _is_finished(status):
         if not _starts_anew(snapshot, status):
             return _plan_finished(snapshot, status)
@@ -250,10 +250,22 @@ def _plan_finished(snapshot: Snapshot, status: RunStatus) -> Plan:
 
 
 def _refuse(snapshot: Snapshot, status: RunStatus) -> Plan:
-    """Returns the end of a run whose spec cannot be carried out."""
+    """Returns the end of a run whose spec cannot be carried out, unless it trains already.
+
+    Its spec was accepted once: this operator is another version, or is set up in another way. The
+    next one that takes the spec goes on from here.
+    """
     message = snapshot.refusal_of_spec
     if status.attempts and status.attempts[-1].outcome is None:
-        return _fail_as_invalid(snapshot, status, message)
+        gang = observe_gang(snapshot, status.attempts[-1], nodes=1)
+        if gang.state is GangState.UNMADE:
+            return _fail_as_invalid(snapshot, status, message)
+        if gang.state is GangState.COMPLETE:
+            return _plan_success(snapshot, with_report_of(snapshot, status), gang)
+        generation, now = snapshot.run.generation, snapshot.now
+        said = conditions.not_accepted(status.conditions, message, generation, now)
+        changes = {"observed_generation": generation, "conditions": said}
+        return Plan(status.model_copy(update=changes), look_again=LOOK_AGAIN_SECONDS)
     verdict = conditions.failed(Reason.INVALID_SPEC, message, accepted=False)
     return _finish(snapshot, status, verdict)
 
@@ -279,7 +291,8 @@ def _fail(
 def _give_up_starting(snapshot: Snapshot, status: RunStatus, spec: RunSpec, why: str) -> Plan:
     message = (
         f"The pods were not all running within {spec.start_timeout_seconds} s"
-        f" (startTimeoutSeconds): {why or 'they could not be made'}"
+        f" (startTimeoutSeconds): {why or 'they could not be made'}. Mend that, then raise"
+        " spec.retry to try again."
     )
     status = attempts.end(status, Reason.START_TIMEOUT, snapshot.now, counts=False)
     return _finish(snapshot, status, conditions.failed(Reason.START_TIMEOUT, message))

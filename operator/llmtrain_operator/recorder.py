@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from llmtrain_operator.changes import Told
-from llmtrain_operator.kube import EVENTS, RUNS, AlreadyExistsError, Kube, KubeError
+from llmtrain_operator.kube import EVENTS, RUNS, AlreadyExistsError, Kube, KubeError, NotFoundError
 from llmtrain_operator.snapshot import Object, RunView, format_time
 
 log = logging.getLogger(__name__)
@@ -62,10 +62,8 @@ class Recorder:
             return
         count = known.count + 1 if known else 1
         try:
-            if known is None:
+            if known is None or not await self._count_up(run, told, name, count, now):
                 count = await self._create(run, told, name, now)
-            else:
-                await self._count_up(run, told, name, count, now)
         except KubeError as error:
             log.warning("Event %s was not written: %s", told.reason, error, extra=about(run))
             return
@@ -82,13 +80,18 @@ class Recorder:
             return 2
         return 1
 
-    async def _count_up(self, run: RunView, told: Told, name: str, count: int, now: float) -> None:
+    async def _count_up(self, run: RunView, told: Told, name: str, count: int, now: float) -> bool:
+        """Returns whether the Event is still there: the API server keeps them for an hour."""
         body: Object = {
             "count": count,
             "lastTimestamp": format_time(now),
             "message": told.message[:MAX_MESSAGE],
         }
-        await self._kube.patch(EVENTS, run.key.namespace, name, body)
+        try:
+            await self._kube.patch(EVENTS, run.key.namespace, name, body)
+        except NotFoundError:
+            return False
+        return True
 
 
 def about(run: RunView) -> dict[str, str]:

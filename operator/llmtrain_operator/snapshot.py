@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from llmtrain_api.layout import LABEL_ATTEMPT, LABEL_RUN, LABEL_RUN_UID
 from llmtrain_api.progress import Report
 from llmtrain_api.run import RunSpec
+from llmtrain_api.status import RunStatus
 
 Object = dict[str, Any]
 TRAINER = "trainer"
@@ -41,6 +42,14 @@ class RunView:
     deleting: bool
     spec: Object
     status: Object
+
+    def read_status(self) -> RunStatus:
+        """Returns the status without fields that only a newer operator knows, as after a rollback.
+
+        Raises:
+            ValidationError: Somebody else has written it.
+        """
+        return RunStatus.model_validate(self.status, extra="ignore")
 
 
 @dataclass(frozen=True, slots=True)

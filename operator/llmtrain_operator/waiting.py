@@ -83,9 +83,13 @@ def _reason(warning: ClusterEvent) -> str:
 
 def _told(count: str, who: str, message: str) -> str:
     """Returns who cannot go on and why, in the cluster's words, with the way out."""
+    return with_way_out(f"{count}; {who}: {message.rstrip('.')}", message)
+
+
+def with_way_out(words: str, message: str) -> str:
+    """Returns `words`, cut, with what helps against the trouble that the cluster's `message` is."""
     way_out = next((out for sign, out in WAYS_OUT if sign in message), "")
-    words = _cut(f"{count}; {who}: {message.rstrip('.')}")
-    return f"{words}: {way_out}" if way_out else words
+    return f"{_cut(words)}: {way_out}" if way_out else _cut(words)
 
 
 def _cut(message: str) -> str:

@@ -58,6 +58,19 @@ async def test_an_event_of_an_earlier_process_is_counted_up(
     assert kube.objects["Event", "default", event_name(RUN, TOLD)]["count"] == 2
 
 
+async def test_an_event_that_has_expired_is_written_anew(
+    kube: FakeKube, recorder: Recorder
+) -> None:
+    await recorder.write(RUN, TOLD)
+    kube.objects.clear()
+    kube.now += 4000
+    await recorder.write(RUN, TOLD)
+    assert kube.objects["Event", "default", event_name(RUN, TOLD)]["count"] == 1
+    kube.now += 60
+    await recorder.write(RUN, TOLD)
+    assert kube.objects["Event", "default", event_name(RUN, TOLD)]["count"] == 2
+
+
 async def test_an_event_that_cannot_be_written_is_dropped(
     kube: FakeKube, recorder: Recorder, caplog: pytest.LogCaptureFixture
 ) -> None:

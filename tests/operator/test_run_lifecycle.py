@@ -124,8 +124,10 @@ async def test_a_complete_job_is_success(world: World) -> None:
     assert world.condition("Stalled") == ("False", "NotStalled")
     assert world.status.completion_time is not None
     for _ in range(2):
-        assert world.status.progress.summary == "20/20", "the last report was lost, the words not"
-        assert (world.status.progress.eta, world.status.progress.activity) == (None, None)
+        shown = world.status.progress
+        assert shown is not None
+        assert shown.summary == "20/20", "the last report was lost, the words were not"
+        assert (shown.eta, shown.activity) == (None, None)
         assert world.status.latest_checkpoint == "20-a1r0"
         await world.wait(20)
 
@@ -297,6 +299,7 @@ async def test_suspending_a_run_whose_job_is_not_made_yet_makes_none(world: Worl
     await world.settle()
     assert world.condition("WorkersReady") == ("False", "Forbidden")
     assert "exceeded quota" in world.message("WorkersReady")
+    assert world.message("WorkersReady").endswith("ask for less in workers.resources")
     assert world.condition("Reconciling") == ("False", "UpToDate")
     world.set_spec(suspend=True)
     await world.settle()
@@ -354,6 +357,7 @@ async def test_pods_that_do_not_start_in_time_end_the_run(world: World) -> None:
     assert world.phase() == "Failed"
     assert world.condition("Stalled") == ("True", "StartTimeout")
     assert "startTimeoutSeconds" in world.message("Succeeded")
+    assert "raise spec.retry" in world.message("Succeeded")
     assert world.kube.names("Job") == [], "the pods must not start after all"
 
 
@@ -646,3 +650,32 @@ async def test_a_status_stays_small(world: World) -> None:
     writes = list(world.kube.writes)
     await world.wait(60)
     assert world.kube.writes == writes, "what was cut is not written again and again"
+
+
+@pytest.mark.parametrize("at", ["", "attempts"], ids=["of the run", "of an attempt"])
+async def test_a_field_of_a_newer_operators_status_does_no_harm(world: World, at: str) -> None:
+    await start(world)
+    status = world.kube.status("one")
+    (status[at][0] if at else status)["newer"] = {"a": 1}
+    world.kube.change(RUNS, "default", "one", {"status": status})
+    world.kube.end_job("one-a1", "Complete")
+    await world.settle()
+    assert world.phase() == "Succeeded"
+
+
+async def test_a_run_that_trains_is_left_alone_by_an_operator_that_does_not_know_its_spec(
+    world: World,
+) -> None:
+    await start(world)
+    world.set_spec(newer=1)
+    await world.wait(60)
+    assert world.condition("Accepted") == ("False", "InvalidSpec")
+    assert "one version" in world.message("Accepted")
+    assert (world.phase(), world.kube.names("Job")) == ("Running", ["one-a1"])
+    world.set_spec(newer=None)
+    await world.settle()
+    assert world.condition("Accepted") == ("True", "Accepted")
+    world.set_spec(newer=1)
+    world.kube.end_job("one-a1", "Complete")
+    await world.settle()
+    assert world.phase() == "Succeeded"
