@@ -11,7 +11,6 @@ way that was not foreseen ends it, and its Deployment starts it anew.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import sys
 
@@ -49,9 +48,6 @@ def main() -> int:
         sys.stderr.write(f"llmtrain-operator: {error}\n")
         return 2
     configure_logging(settings.log_level)
-    # What was imported stays for good; what comes and goes are JSON objects without cycles.
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
     try:
         asyncio.run(serve(settings))
     except ConfigException as error:
