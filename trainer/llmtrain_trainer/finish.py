@@ -25,7 +25,7 @@ from llmtrain_api.runfile import RunFile, spec_hash
 from llmtrain_trainer import owner
 from llmtrain_trainer.inputs import Downloaded
 from llmtrain_trainer.progress import merge_logs
-from llmtrain_trainer.records import FinalFile, FinalManifest, Start, now, to_bytes
+from llmtrain_trainer.records import FinalFile, FinalManifest, Start, now, read_record, to_bytes
 from llmtrain_trainer.storage import Folder
 from llmtrain_trainer.transfer import upload
 from llmtrain_trainer.workdir import DONE
@@ -135,14 +135,14 @@ def upload_results(
 
     def put(path: Path) -> FinalFile:
         relative = path.relative_to(final).as_posix()
+        _check_newest(output, start)
         tell(f"uploading {relative}")
         size, digest = upload(output, relative, path)
         return FinalFile(path=relative, size=size, sha256=digest)
 
     with ThreadPoolExecutor(_PARALLEL) as pool:
         files = list(pool.map(put, paths))
-    if not owner.still_newest(output, start):
-        raise LLMTrainError("a later attempt has begun: its results count, not these")
+    _check_newest(output, start)
     manifest = FinalManifest(
         name=run.name,
         spec_hash=spec_hash(run.spec),
@@ -151,5 +151,26 @@ def upload_results(
         created_at=now(),
         files=files,
     )
-    output.write(FINAL_MANIFEST, to_bytes(manifest))
+    _publish(output, manifest)
     return files
+
+
+def _check_newest(output: Folder, start: Start) -> None:
+    if not owner.still_newest(output, start):
+        raise LLMTrainError("a later attempt has begun: its results count, not these")
+
+
+def _publish(output: Folder, manifest: FinalManifest) -> None:
+    """Writes the manifest, from which on the run is finished; the first one stays.
+
+    Raises:
+        LLMTrainError: Another attempt has finished the run.
+    """
+    if output.create(FINAL_MANIFEST, to_bytes(manifest)):
+        return
+    present = read_record(output, FINAL_MANIFEST, FinalManifest)
+    if present is not None and present.spec_hash == manifest.spec_hash:
+        raise LLMTrainError(
+            f"attempt {present.attempt} has finished this run: its results count, not these"
+        )
+    output.write(FINAL_MANIFEST, to_bytes(manifest))  # In place of another spec's, which is over.

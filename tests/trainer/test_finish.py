@@ -1,0 +1,115 @@
+"""Results go to storage only for the newest attempt, and the first manifest over them stays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from laptop import Laptop
+
+from llmtrain_api.errors import LLMTrainError
+from llmtrain_api.runfile import RunFile
+from llmtrain_api.training import Storage
+from llmtrain_trainer import finish, owner
+from llmtrain_trainer.inputs import Downloaded
+from llmtrain_trainer.records import FinalFile, FinalManifest, Start, to_bytes
+from llmtrain_trainer.storage import Folder, open_folder
+
+WEIGHTS = "adapter/adapter_model.safetensors"
+MANIFEST = "model/manifest.json"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFile:
+    return Laptop(tmp_path).run()
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Folder:
+    return open_folder(f"file://{tmp_path}/out", Storage(), field="output.uri", patience=0.1)
+
+
+def begin(output: Folder, attempt: int) -> Start:
+    start = Start(
+        attempt=attempt, restart=0, run_uid="", launcher=f"launcher {attempt}", created_at=""
+    )
+    owner.begin(output, start)
+    return start
+
+
+def upload(
+    output: Folder,
+    run: RunFile,
+    start: Start,
+    folder: Path,
+    tell: Callable[[str], None] = lambda message: None,
+) -> list[FinalFile]:
+    final = folder / f"final-{start.attempt}"
+    (final / "adapter").mkdir(parents=True)
+    (final / WEIGHTS).write_text(start.launcher)
+    return finish.upload_results(
+        output,
+        final,
+        run=run,
+        start=start,
+        inputs=Downloaded(folder, [], []),
+        resolved=None,
+        tell=tell,
+    )
+
+
+def test_the_manifest_names_all_files(output: Folder, run: RunFile, tmp_path: Path) -> None:
+    files = upload(output, run, begin(output, 1), tmp_path)
+    manifest = FinalManifest.model_validate_json(output.read(MANIFEST) or b"")
+    assert manifest.files == files
+    assert {file.path for file in files} >= {WEIGHTS, "provenance.json"}
+
+
+def test_an_attempt_that_was_overtaken_leaves_the_results_as_they_are(
+    output: Folder, run: RunFile, tmp_path: Path
+) -> None:
+    first, second = begin(output, 1), begin(output, 2)
+    upload(output, run, second, tmp_path)
+    before = output.read(MANIFEST)
+    with pytest.raises(LLMTrainError, match="a later attempt has begun"):
+        upload(output, run, first, tmp_path)
+    assert output.read(WEIGHTS) == b"launcher 2"
+    assert output.read(MANIFEST) == before
+
+
+def test_an_attempt_that_is_overtaken_meanwhile_does_not_finish(
+    output: Folder, run: RunFile, tmp_path: Path
+) -> None:
+    first = begin(output, 1)
+
+    def overtake(message: str) -> None:
+        if WEIGHTS in message:
+            begin(output, 2)
+
+    with pytest.raises(LLMTrainError, match="a later attempt has begun"):
+        upload(output, run, first, tmp_path, overtake)
+    assert output.read(MANIFEST) is None
+
+
+def test_the_first_manifest_stays(
+    output: Folder, run: RunFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = begin(output, 1), begin(output, 2)
+    upload(output, run, second, tmp_path)
+    before = output.read(MANIFEST)
+    monkeypatch.setattr(owner, "still_newest", lambda output, start: True)  # It was, a moment ago.
+    with pytest.raises(LLMTrainError, match="attempt 2 has finished this run"):
+        upload(output, run, first, tmp_path)
+    assert output.read(MANIFEST) == before
+
+
+def test_the_manifest_of_another_spec_is_replaced(
+    output: Folder, run: RunFile, tmp_path: Path
+) -> None:
+    other = FinalManifest(
+        name="x", spec_hash="other", attempt=9, restart=0, created_at="", files=[]
+    )
+    output.write(MANIFEST, to_bytes(other))
+    files = upload(output, run, begin(output, 1), tmp_path)
+    assert FinalManifest.model_validate_json(output.read(MANIFEST) or b"").files == files
