@@ -122,6 +122,9 @@ def _workers_ready(status: RunStatus) -> tuple[str, str, str] | None:
 def _told_of_phase(old: RunStatus, new: RunStatus) -> list[Told]:
     said = next((c for c in new.conditions if c.type == ConditionType.FINISHED), None)
     message = said.message if said else ""
+    if old.phase is Phase.SUSPENDED and new.phase not in (Phase.SUCCEEDED, Phase.FAILED):
+        goes_on = "The run goes on, as spec.suspend is false."
+        return [Told(EventReason.RESUMED, goes_on, about=f"a{new.attempt}")]
     if new.phase is Phase.SUCCEEDED:
         return [Told(EventReason.SUCCEEDED, message)]
     if new.phase is Phase.FAILED and not new.attempts:

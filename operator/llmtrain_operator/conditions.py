@@ -92,11 +92,11 @@ def _condition(
     )
 
 
-def pending(phase: Phase, job: str, message: str = "", reason: str = Reason.PENDING) -> Verdict:
+def pending(phase: Phase, job: str) -> Verdict:
     """The attempt is written down, its children are being made."""
     return Verdict(
         phase,
-        workers_ready=Said("False", reason, message or f"Job {job} is being created."),
+        workers_ready=Said("False", Reason.PENDING, f"Job {job} is being created."),
         reconciling=Said("True", Reason.CREATING_WORKERS, f"Creating Job {job}."),
     )
 

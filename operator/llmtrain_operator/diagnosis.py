@@ -55,11 +55,6 @@ class Diagnosis:
     failure: Failure
     checkpoint: str = ""
 
-    @property
-    def exit_class(self) -> ExitClass:
-        """Class of the failure."""
-        return ExitClass(self.failure.exit_class)
-
 
 def diagnose(pods: Sequence[PodView], job_message: str = "") -> Diagnosis:
     """Returns why an attempt failed, from its pods.

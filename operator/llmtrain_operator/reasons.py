@@ -31,9 +31,6 @@ class Reason(StrEnum):
     FORBIDDEN = "Forbidden"
     """The API server refuses a child: quota, a policy or missing rights."""
     UNSCHEDULABLE = "Unschedulable"
-    FAILED_CREATE = "FailedCreate"
-    """The Job cannot make its pods."""
-    FAILED_MOUNT = "FailedMount"
     ENDED = "Ended"
 
     # Suspended

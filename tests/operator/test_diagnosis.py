@@ -143,7 +143,7 @@ PEER_LOST = words(ExitClass.PEER_LOST, at=START)
 )
 def test_the_first_failure(pods: list[PodView], exit_class: ExitClass, node: int) -> None:
     diagnosis = diagnose(pods)
-    assert (diagnosis.exit_class, diagnosis.failure.node) == (exit_class, node)
+    assert (diagnosis.failure.exit_class, diagnosis.failure.node) == (exit_class, node)
     assert diagnosis.failure.message
 
 
@@ -155,8 +155,11 @@ def test_the_first_failure(pods: list[PodView], exit_class: ExitClass, node: int
     ],
 )
 def test_no_pod_is_left(job_message: str, exit_class: ExitClass) -> None:
-    assert diagnose([], job_message).exit_class == exit_class
-    assert diagnose([failed_pod(0, 0, phase="Succeeded")], job_message).exit_class == exit_class
+    assert diagnose([], job_message).failure.exit_class == exit_class
+    assert (
+        diagnose([failed_pod(0, 0, phase="Succeeded")], job_message).failure.exit_class
+        == exit_class
+    )
 
 
 def test_a_message_is_passed_on_whole() -> None:
