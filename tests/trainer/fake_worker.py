@@ -38,6 +38,7 @@ def main() -> int:
         weights += str(step % 10)
         if step == plan.get("fail_at") and not job.get("resumeFrom"):
             return fail(step, plan["how"])
+        (FOLDER / "trained").touch()
         log(step, plan["steps"])
         stopping = (FOLDER / "stop").exists() and not plan.get("deaf")
         if step % plan.get("save_every", 10) == 0 or stopping:

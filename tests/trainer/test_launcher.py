@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -179,6 +180,23 @@ def test_a_second_order_to_stop_ends_at_once(laptop: Laptop) -> None:
     laptop.once_training(order_twice)
     assert launcher.launch(one) is ExitClass.PREEMPTED
     assert time.monotonic() - times[0] < 4
+
+
+def test_an_order_to_stop_while_the_processes_load_ends_at_once(laptop: Laptop) -> None:
+    laptop.plan |= {"seconds": 60}
+    one = laptop.node(laptop.run(workers={"terminationGracePeriodSeconds": 60}))
+    times: list[float] = []
+
+    def order() -> None:
+        while not list(laptop.home.glob("scratch/*/node-0/work-*/activity.json")):
+            time.sleep(0.02)
+        times.append(time.monotonic())
+        one.stop.order()
+
+    threading.Thread(target=order, daemon=True).start()
+    assert launcher.launch(one) is ExitClass.PREEMPTED
+    assert time.monotonic() - times[0] < 5
+    assert laptop.verdict().message == "told to stop before a step was trained"
 
 
 def test_an_order_to_stop_before_training_ends_at_once(laptop: Laptop) -> None:

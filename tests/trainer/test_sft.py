@@ -69,6 +69,7 @@ def test_checkpoints_are_marked_and_the_last_step_has_one(undisturbed: Path) -> 
     assert checkpoints == ["checkpoint-12", "checkpoint-6"]
     for name in checkpoints:
         assert (undisturbed / "out" / name / ".saved-rank-0").is_file()
+    assert (undisturbed / "trained").is_file()
 
 
 def test_what_was_chosen_is_told(undisturbed: Path) -> None:

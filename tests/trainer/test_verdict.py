@@ -113,6 +113,15 @@ def test_classify(end: dict[str, Any], expected: ExitClass) -> None:
     assert classify(GangEnd(**end)).exit_class is expected
 
 
+@pytest.mark.parametrize(
+    ("trained", "message"),
+    [(True, "the grace time ended before a checkpoint"), (False, "before a step was trained")],
+)
+def test_why_an_order_to_stop_left_no_checkpoint(trained: bool, message: str) -> None:
+    end = GangEnd(exit_code=-9, stop_asked=True, trained=trained)
+    assert message in classify(end).message
+
+
 def test_of_two_failures_the_first_one_is_told() -> None:
     late = spoke(ExitClass.INTERNAL, 0, "2026-01-01T00:00:09Z")
     early = spoke(ExitClass.DIVERGED, 5, "2026-01-01T00:00:01Z")

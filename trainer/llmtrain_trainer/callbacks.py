@@ -92,6 +92,7 @@ class StopOnRequest(TrainerCallback):
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / workdir.STOP
+        self._trained = folder / workdir.TRAINED
         self._group: Any = None
         if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
             self._group = torch.distributed.new_group(backend="gloo")
@@ -105,6 +106,8 @@ class StopOnRequest(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Agrees with the other processes on whether this step is the last one."""
+        if not self._trained.exists():
+            self._trained.touch()
         asked = self._file.exists()
         if self._group is not None:
             vote = torch.tensor([asked], dtype=torch.uint8)

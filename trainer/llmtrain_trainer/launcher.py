@@ -167,6 +167,7 @@ def _gang_end(node: Node, watch: Watch, code: int, kills: int) -> GangEnd:
         failures=watch.failures(),
         preempted=watch.preempted,
         stop_asked=node.stop.asked,
+        trained=watch.trained,
         oom_kills=kills,
         last_lines=watch.output.last_lines(ends[0].rank if ends else None),
         nodes=node.run.spec.workers.nodes,

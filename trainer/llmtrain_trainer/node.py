@@ -123,14 +123,14 @@ class Node:
         kept = min(self.run.spec.checkpoint.keep, _MOST_CHECKPOINTS)
         self.reporter.update(checkpoints=[seen, *others][:kept])
 
-    def end(self, verdict: Verdict, last_step: int | None = None) -> None:
+    def end(self, verdict: Verdict) -> None:
         """Leaves the verdict with everyone who waits for it: peers, operator, kubelet, people."""
         checkpoints = self.reporter.report.checkpoints
         progress = self.reporter.report.progress
         message = termination_message(
             verdict,
             node=self.index,
-            step=last_step if last_step is not None else (progress.step if progress else None),
+            step=progress.step if progress else None,
             time=now(),
             latest_checkpoint=checkpoints[0].name if checkpoints else "",
         )

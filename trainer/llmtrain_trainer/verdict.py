@@ -67,6 +67,9 @@ class GangEnd:
     stop_asked: bool = False
     """This node was told to stop."""
 
+    trained: bool = True
+    """A step was trained."""
+
     oom_kills: int = 0
     """Processes of this container that the kernel killed for memory meanwhile."""
 
@@ -107,7 +110,8 @@ def classify(end: GangEnd) -> Verdict:
         message = "the kernel killed a training process: the container's memory was used up"
         return _unspoken(ExitClass.OUT_OF_MEMORY, message, end)
     if end.stop_asked:
-        message = "told to stop: the grace time ended before a checkpoint was saved"
+        too_late = "told to stop: the grace time ended before a checkpoint was saved"
+        message = too_late if end.trained else "told to stop before a step was trained"
         return _unspoken(ExitClass.PREEMPTED, message, end)
     if spoken is not None:
         return _verdict_of(spoken, end)

@@ -19,10 +19,10 @@ from llmtrain_trainer.stop import Stop
 from llmtrain_trainer.torchrun import Gang, reap
 from llmtrain_trainer.workdir import (
     ACTIVITY,
-    FINAL,
     PREEMPTED,
     RESOLVED,
     STOP,
+    TRAINED,
     TRAINER_LOG,
     Activity,
     Job,
@@ -69,6 +69,10 @@ class Watch:
     def _ask_to_stop(self) -> float:
         """Asks for a checkpoint; returns the moment until which to wait for it."""
         left = self.stop.seconds_left
+        if left <= 0 or not self.trained:
+            self.say("told to stop with nothing to save, or no time for it: training is ended")
+            self.gang.kill()
+            return float("inf")
         self.say(f"told to stop: asking for a checkpoint ({left:.0f} s left)")
         (self.workdir / STOP).touch()
         return time.monotonic() + left * _SAVE_SHARE
@@ -92,10 +96,9 @@ class Watch:
             self.reporter.update(resolved=resolved.model_copy(update=known))
 
     @property
-    def last_step(self) -> int | None:
-        """The last step that this node knows of."""
-        progress = self.reporter.report.progress
-        return progress.step if progress else None
+    def trained(self) -> bool:
+        """Whether a process of this node has trained a step."""
+        return (self.workdir / TRAINED).exists()
 
     def failures(self) -> list[RankFailure]:
         """Returns what failing processes said of themselves."""
@@ -106,11 +109,6 @@ class Watch:
     def preempted(self) -> bool:
         """Whether the processes saved a checkpoint and stopped because they were told to."""
         return (self.workdir / PREEMPTED).exists()
-
-    @property
-    def final(self) -> Path:
-        """The folder of the results."""
-        return self.workdir / FINAL
 
 
 def read_model(file: Path, kind: type[_Model]) -> _Model | None:

@@ -5,6 +5,7 @@
     stop      save a checkpoint and end  activity.json            rank 0, what it is doing
                                          resolved.json            rank 0, what was chosen
                                          out/checkpoint-<step>/   all; .saved-rank-<r> last
+                                         trained                  all, after their first step
                                          failure-rank-<r>.json    a rank that fails, before it exits
                                          preempted                rank 0, after `stop` was obeyed
                                          final/                   rank 0, results; .done last
@@ -27,6 +28,7 @@ STOP = "stop"
 TRAINER_LOG = "trainer_log.jsonl"
 ACTIVITY = "activity.json"
 RESOLVED = "resolved.json"
+TRAINED = "trained"
 PREEMPTED = "preempted"
 CHECKPOINTS = "out"
 FINAL = "final"
