@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 Key = TypeVar("Key", bound=Hashable)
 
 FIRST_DELAY_SECONDS = 0.5
-LONGEST_DELAY_SECONDS = 30.0  # So that runs go on soon after the API server came back.
+LONGEST_DELAY_SECONDS = 15.0  # So that runs go on soon after the API server came back.
 
 
 class WorkQueue(Generic[Key]):
