@@ -35,7 +35,7 @@ from llmtrain_operator.findings import (
     with_spec_hash,
     with_step,
 )
-from llmtrain_operator.gang import Gang, GangState, observe_gang, own_jobs, own_pods
+from llmtrain_operator.gang import Gang, GangState, is_stuck, observe_gang, own_jobs, own_pods
 from llmtrain_operator.reasons import Reason
 from llmtrain_operator.snapshot import JobView, PodView, Snapshot, format_time, parse_time
 from llmtrain_operator.waiting import why_waiting
@@ -96,11 +96,14 @@ def plan(snapshot: Snapshot) -> Plan:
 def _plan_next(snapshot: Snapshot, status: RunStatus, spec: RunSpec) -> Plan:
     """Returns what to do when no attempt is going on and the run is not finished."""
     now, key = snapshot.now, snapshot.run.key
-    remains = _unfinished(snapshot)
-    if remains:
-        message = f"Job {remains[0].name} of an earlier attempt is stopping."
+    jobs = _unfinished(snapshot)
+    pods = [pod for pod in own_pods(snapshot) if not pod.ended]  # They may outlive their Job.
+    if jobs or pods:
+        what = f"Job {jobs[0].name}" if jobs else f"Pod {pods[0].name}"
+        message = f"{what} of an earlier attempt is stopping."
         verdict = conditions.stopping(Phase.PENDING, message, suspending=spec.suspend)
-        return _look_again(snapshot, status, verdict, delete_jobs=_to_delete(remains))
+        stuck = tuple(pod for pod in pods if is_stuck(pod, now))
+        return _look_again(snapshot, status, verdict, delete_jobs=_to_delete(jobs), kill_pods=stuck)
     if spec.suspend:
         return Plan(_said(snapshot, status, conditions.suspended()))
     due = attempts.next_start(status, spec.retry, snapshot.defaults.restart_delay_seconds)

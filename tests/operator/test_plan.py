@@ -183,6 +183,18 @@ def test_a_job_of_an_attempt_that_is_over_is_deleted_first() -> None:
     assert (todo.delete_jobs, todo.start) == ((late,), None)
 
 
+@pytest.mark.parametrize("hangs", [False, True], ids=["stopping", "hanging"])
+def test_the_next_attempt_waits_for_pods_that_outlive_their_job(hangs: bool) -> None:
+    end = START + 100 - (STUCK_AFTER_SECONDS + 1 if hangs else 0)
+    left = pod(1, job_uid="job-1", deletion_time=end)
+    todo = plan(snapshot(failed_before("StartTimeout"), pods=(left,), now=START + 100))
+    assert todo.start is None
+    assert todo.kill_pods == ((left,) if hangs else ())
+    gone = pod(1, job_uid="job-1", gone=True)
+    after = plan(snapshot(failed_before("StartTimeout"), pods=(gone,), now=START + 100))
+    assert after.start is not None
+
+
 def test_only_ten_attempts_and_five_failures_are_kept() -> None:
     status = failed_before(*["Hang"] * 10)
     running = status.model_copy(
