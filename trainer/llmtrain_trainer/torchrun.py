@@ -71,16 +71,13 @@ def command(place: Place, workdir: Path, *, port: int, worker_module: str) -> li
 def environment(given: Mapping[str, str], *, cores: int, processes: int) -> dict[str, str]:
     """Returns the environment of the processes; what the user set wins.
 
-    They do not get the storage account: they have no business with storage.
+    They do not get the storage account: they have no business with storage. What the libraries
+    are told is in `worker`.
     """
     ours = {
         # torchrun sets it only for more than one process, and then to 1.
         "OMP_NUM_THREADS": str(max(1, cores // processes)),
         "PYTHONUNBUFFERED": "1",
-        "HF_HUB_OFFLINE": "1",
-        "HF_DATASETS_OFFLINE": "1",
-        "TRANSFORMERS_OFFLINE": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
         "NCCL_DEBUG": "WARN",
     }
     rest = {name: value for name, value in given.items() if not name.startswith("AWS_")}

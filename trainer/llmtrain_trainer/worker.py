@@ -22,14 +22,17 @@ from llmtrain_trainer.failures import rank_of_process, report
 from llmtrain_trainer.workdir import Activity, Job, write_atomically
 
 _POLL_SECONDS = 0.05
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
     "DISABLE_KUBEFLOW_INTEGRATION": "TRUE",
     "TOKENIZERS_PARALLELISM": "true",
     # transformers and datasets draw progress bars and print notes of their own.
     "TRANSFORMERS_VERBOSITY": "warning",
 }
+"""What the libraries are told before they are imported, unless the user set something else."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = parser.parse_args(argv).workdir
     rank = rank_of_process()
     _set_up_logging(rank)
-    os.environ.update(_ENVIRONMENT)
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     try:
         if rank == 0:
             loading = Activity(activity="Loading", message="importing the training stack")
