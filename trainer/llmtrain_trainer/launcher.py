@@ -89,7 +89,8 @@ def _already_finished(node: Node, manifest: FinalManifest) -> Verdict:
 def _gang(node: Node, start: Start) -> Iterator[torchrun.Gang]:
     """Starts the training processes, which import their libraries until there is a `job.json`."""
     workdir = _workdir(node, start)
-    shutil.rmtree(workdir, ignore_errors=True)
+    for old in node.scratch.glob("work-*"):  # Of earlier attempts; what counts is in storage.
+        shutil.rmtree(old, ignore_errors=True)
     workdir.mkdir(parents=True)
     gang = torchrun.start(
         torchrun.Place(node.run, start.attempt, start.restart, node.index),
@@ -196,6 +197,7 @@ def _finish(node: Node, start: Start, inputs: Downloaded) -> Verdict:
     )
     artifacts = finish.artifacts_of(node.output, [file.path for file in files])
     node.reporter.update(activity="Finishing", message="finished", artifacts=artifacts)
+    shutil.rmtree(_workdir(node, start), ignore_errors=True)
     return Verdict(ExitClass.SUCCESS, f"the results are in {node.output.uri}/")
 
 
