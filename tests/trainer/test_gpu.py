@@ -11,7 +11,7 @@ import pytest
 
 from llmtrain_trainer import worker
 
-pytestmark = [pytest.mark.gpu, pytest.mark.torch]
+pytestmark = pytest.mark.gpu
 
 
 def losses(folder: Path) -> dict[int, float]:
