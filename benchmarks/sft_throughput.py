@@ -2,10 +2,10 @@
 
 Both train the same packed sequences of the same model (a Llama of 110 million random weights,
 LoRA, fp32 on this machine's CPU) with the same optimizer; both save every few steps. Ours runs
-under the whole launcher: checkpoints are hashed and uploaded, the log is shipped, progress is
-written. Loading and preparing the data do not count: `train_runtime` is transformers' own time
-from the first step to the last, saves included. Pairs alternate in order, so that a slow minute of
-the machine hits both.
+under the whole launcher: checkpoints are hashed and uploaded, the log is shipped, and progress is
+posted to a small server of this process. Loading and preparing the data do not count:
+`train_runtime` is transformers' own time from the first step to the last, saves included. Pairs
+alternate in order, so that a slow minute of the machine hits both.
 
     python -m benchmarks.sft_throughput --pairs 7
 """
@@ -21,6 +21,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +82,30 @@ def write_rows(path: Path) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+@contextmanager
+def operator() -> Iterator[tuple[str, list[bytes]]]:
+    """Stands in for the operator; yields its URL and the reports that it has taken."""
+    reports: list[bytes] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            """Takes a report."""
+            reports.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *arguments: Any) -> None:
+            """Keeps quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/progress", reports
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 def run_ours(model: Path, rows: Path, folder: Path, environment: dict[str, str]) -> float:
     """Returns the tokens per second of one run under our launcher."""
     out = folder / "out"
@@ -99,9 +127,13 @@ def run_ours(model: Path, rows: Path, folder: Path, environment: dict[str, str])
         "output": {"uri": f"file://{out}/"},
     }
     run_file = folder / "run.json"
-    run_file.write_text(json.dumps({"name": "throughput", "spec": spec}))
     command = ["-m", "llmtrain_trainer", str(run_file), "--scratch", str(folder / "scratch")]
-    _python(command, environment)
+    with operator() as (url, reports):
+        run = {"name": "throughput", "attempt": 1, "progressUrl": url, "spec": spec}
+        run_file.write_text(json.dumps(run))
+        _python(command, environment)
+    if not any(json.loads(report).get("progress") for report in reports):
+        raise SystemExit("no progress was posted, so the comparison would not be fair")
     results = json.loads((out / "results" / "all_results.json").read_text())
     log = (out / "results" / "trainer_log.jsonl").read_text().splitlines()
     tokens = max(json.loads(line).get("total_tokens", 0) for line in log)
