@@ -92,6 +92,11 @@ def spoke(exit_class: ExitClass, rank: int = 0, time: str = "2026-01-01T00:00:00
             id="what was printed speaks of a lost connection",
         ),
         pytest.param(
+            {"exit_code": 1, "ends": CRASHED, "nodes": 2, "last_lines": ["import peer_review"]},
+            ExitClass.INTERNAL,
+            id="a word that only sounds like a lost connection",
+        ),
+        pytest.param(
             {
                 "exit_code": 1,
                 "ends": CRASHED,

@@ -12,12 +12,25 @@ from llmtrain_trainer.workdir import RankFailure, failure_file, write_atomically
 
 _MESSAGE_LIMIT = 2000
 
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "outofmemoryerror",
+    "memoryerror",
+    "defaultcpuallocator",
+    "std::bad_alloc",
+    "cublas_status_alloc_failed",
+)
 # What gloo, NCCL and the rendezvous store say when the other end has gone.
 _PEER_LOST = (
-    "connection reset by peer",
-    "connection closed by peer",
+    "connection reset",
+    "connection was reset",
+    "connection closed",
+    "connection was closed",
     "connection refused",
+    "connection was refused",
+    "no route to host",
     "broken pipe",
     "socket closed",
     "socket timeout",
@@ -25,6 +38,10 @@ _PEER_LOST = (
     "timed out waiting",
     "remote process exited",
     "ncclremoteerror",
+    "ncclsystemerror",
+    "distnetworkerror",
+    "diststoreerror",
+    "rendezvoustimeout",
     "nccl communicator was aborted",
     "watchdog caught collective operation timeout",
     "recvfailed",
@@ -44,13 +61,21 @@ def classify(error: BaseException) -> ExitClass:
         return error.exit_class
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return ExitClass.OUT_OF_MEMORY
-    text = str(error).lower()
     if isinstance(error, (RuntimeError, OSError)):
-        if any(sign in text for sign in _OUT_OF_MEMORY):
-            return ExitClass.OUT_OF_MEMORY
-        if isinstance(error, ConnectionError) or any(sign in text for sign in _PEER_LOST):
+        if isinstance(error, ConnectionError):
             return ExitClass.PEER_LOST
+        return classify_words(str(error)) or ExitClass.INTERNAL
     return ExitClass.INTERNAL
+
+
+def classify_words(text: str) -> ExitClass | None:
+    """Returns the exit class that a message or a process's last lines speak of, if any."""
+    lower = text.lower()
+    if any(sign in lower for sign in _OUT_OF_MEMORY):
+        return ExitClass.OUT_OF_MEMORY
+    if any(sign in lower for sign in _PEER_LOST):
+        return ExitClass.PEER_LOST
+    return None
 
 
 def report(error: BaseException, folder: Path, rank: int, step: int | None) -> ExitClass:

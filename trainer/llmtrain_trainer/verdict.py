@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from llmtrain_api.exits import EXIT_POLICIES, ExitClass, TerminationMessage
+from llmtrain_trainer.failures import classify_words
 from llmtrain_trainer.workdir import RankFailure
 
 SIGNALLED = -9
@@ -15,16 +15,6 @@ MOST_BYTES = 4096
 """What the kubelet keeps of /dev/termination-log."""
 
 _PREEMPTED_CODE = EXIT_POLICIES[ExitClass.PREEMPTED].code
-_PEER_WORDS = re.compile(
-    r"connection (was )?(closed|reset|refused)|broken pipe|socket timeout|peer|"
-    r"DistNetworkError|DistStoreError|ncclRemoteError|ncclSystemError|RendezvousTimeout|"
-    r"timed out waiting for|no route to host",
-    re.IGNORECASE,
-)
-_MEMORY_WORDS = re.compile(
-    r"OutOfMemoryError|CUDA out of memory|DefaultCPUAllocator|MemoryError|"
-    r"std::bad_alloc|CUBLAS_STATUS_ALLOC_FAILED",
-)
 
 
 @dataclass(frozen=True)
@@ -138,11 +128,11 @@ def _verdict_of(failure: RankFailure, end: GangEnd) -> Verdict:
 
 def _from_output(end: GangEnd) -> Verdict:
     """Judges by what the process that failed first printed, since it said nothing itself."""
-    text = "\n".join(end.last_lines)
+    told = classify_words("\n".join(end.last_lines))
     how = _how_it_ended(end.ends[0] if end.ends else None)
-    if _MEMORY_WORDS.search(text):
+    if told is ExitClass.OUT_OF_MEMORY:
         return _unspoken(ExitClass.OUT_OF_MEMORY, how, end)
-    if end.nodes > 1 and _PEER_WORDS.search(text):
+    if end.nodes > 1 and told is ExitClass.PEER_LOST:
         return _unspoken(ExitClass.PEER_LOST, f"{how}: a peer is gone", end)
     return _unspoken(ExitClass.INTERNAL, how, end)
 
