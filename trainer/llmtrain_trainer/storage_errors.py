@@ -62,6 +62,72 @@ _BY_TYPE: tuple[tuple[type[BaseException], Fault], ...] = (
     (PermissionDeniedError, Fault.DENIED),
     (PermissionError, Fault.DENIED),
 )
+_WORDS: dict[
+    Fault, tuple[type[ConfigError] | type[DataError] | type[StorageError], str, str, str]
+] = {
+    Fault.EXISTS: (
+        StorageError,
+        "{uri}",
+        "{endpoint} failed: {detail}",
+        "see the server's own logs",
+    ),
+    Fault.CHANGED: (
+        DataError,
+        "{uri}",
+        "it changed since the run began",
+        "put back the object that the run began with",
+    ),
+    Fault.OBJECT_MISSING: (
+        DataError,
+        "{uri}",
+        "there is no such object",
+        "upload it or correct {field}",
+    ),
+    Fault.BUCKET_MISSING: (
+        ConfigError,
+        "{field}",
+        "bucket {bucket} does not exist at {endpoint}",
+        "create it or correct the URI",
+    ),
+    Fault.DENIED: (
+        ConfigError,
+        "{field}",
+        "access to {uri} is denied: {detail}",
+        "give the account of storage.secretName the right to it",
+    ),
+    Fault.WRONG_KEY: (
+        ConfigError,
+        "storage.secretName",
+        "{endpoint} does not accept the key for {uri}: {detail}",
+        "put a valid AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY into the Secret",
+    ),
+    Fault.NO_KEY: (
+        ConfigError,
+        "storage.secretName",
+        "no account for {uri} was found: {detail}",
+        "name a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the pods'"
+        " ServiceAccount a role",
+    ),
+    Fault.WRONG_REGION: (
+        ConfigError,
+        "storage.region",
+        "{bucket} is in another region: {detail}",
+        "set its region",
+    ),
+    Fault.UNREACHABLE: (
+        StorageError,
+        "{uri}",
+        "{endpoint} does not answer: {detail}",
+        "check storage.endpoint and the server",
+    ),
+    Fault.BROKEN: (
+        StorageError,
+        "{uri}",
+        "{endpoint} failed: {detail}",
+        "see the server's own logs",
+    ),
+}
+"""The class of the error for each fault, its place, what is wrong, and the way out."""
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _SHORTER = "Requested range was invalid"  # What the store of local files says for InvalidRange.
 _METADATA_SERVICE = "169.254.169.254"  # Where an account is looked for when none is given.
@@ -120,53 +186,7 @@ def to_error(
     bucket = "/".join(uri.split("/")[:3])
     if worked and fault in KEY_FAULTS:
         return StorageError(uri, f"the account is no longer accepted: {detail}", "check its keys")
-    match fault:
-        case Fault.BUCKET_MISSING:
-            return ConfigError(
-                field,
-                f"bucket {bucket} does not exist at {endpoint}",
-                "create it or correct the URI",
-            )
-        case Fault.OBJECT_MISSING:
-            return DataError(uri, "there is no such object", f"upload it or correct {field}")
-        case Fault.CHANGED:
-            return DataError(
-                uri,
-                "it changed since the run began",
-                "put back the object that the run began with",
-            )
-        case Fault.DENIED:
-            return ConfigError(
-                field,
-                f"access to {uri} is denied: {detail}",
-                "give the account of storage.secretName the right to it",
-            )
-        case Fault.WRONG_KEY | Fault.NO_KEY:
-            return _no_account(fault, uri, endpoint, detail)
-        case Fault.WRONG_REGION:
-            return ConfigError(
-                "storage.region", f"{bucket} is in another region: {detail}", "set its region"
-            )
-        case Fault.UNREACHABLE:
-            return StorageError(
-                uri,
-                f"{endpoint} does not answer: {detail}",
-                "check storage.endpoint and the server",
-            )
-        case _:
-            return StorageError(uri, f"{endpoint} failed: {detail}", "see the server's own logs")
-
-
-def _no_account(fault: Fault, uri: str, endpoint: str, detail: str) -> ConfigError:
-    if fault is Fault.WRONG_KEY:
-        return ConfigError(
-            "storage.secretName",
-            f"{endpoint} does not accept the key for {uri}: {detail}",
-            "put a valid AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY into the Secret",
-        )
-    return ConfigError(
-        "storage.secretName",
-        f"no account for {uri} was found: {detail}",
-        "name a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the pods'"
-        " ServiceAccount a role",
-    )
+    kind, *words = _WORDS[fault]
+    values = {"uri": uri, "field": field, "endpoint": endpoint, "detail": detail, "bucket": bucket}
+    place, problem, remedy = (each.format_map(values) for each in words)
+    return kind(place, problem, remedy)
