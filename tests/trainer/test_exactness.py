@@ -43,12 +43,14 @@ def test_the_reference_is_short_and_imports_nothing_of_ours() -> None:
     assert "llmtrain_" not in REFERENCE.read_text()
 
 
-def spec_changes(processes: int) -> dict[str, Any]:
+def spec_changes(folder: Path, processes: int) -> dict[str, Any]:
     return {
+        "model.uri": f"file://{folder}/model/",
         "datasets": [
-            {"uri": "s3://data/alpaca.jsonl", "format": "Alpaca"},
-            {"uri": "s3://data/chats.jsonl", "format": "Messages"},
+            {"uri": f"file://{folder}/alpaca.jsonl", "format": "Alpaca"},
+            {"uri": f"file://{folder}/chats.jsonl", "format": "Messages"},
         ],
+        "output.uri": f"file://{folder}/out/",
         "evaluation": {"fraction": 0.2, "everySteps": 18},
         "sft": {"packing": True},
         "training": {
@@ -79,17 +81,22 @@ def spec_changes(processes: int) -> dict[str, Any]:
 def test_the_loss_curve_equals_plain_trl_bit_for_bit(processes: int, tmp_path: Path) -> None:
     model = tmp_path / "model"
     tiny.build_model(model)
-    data = [tiny.alpaca_rows(120), conversations(60)]
-    ours = jobs.write_job(tmp_path / "ours", model, spec_changes(processes), data=data)
-    files = [str(ours / f"data-{number}.jsonl") for number in range(2)]
-    theirs = tmp_path / "theirs"
+    files = [str(tmp_path / "alpaca.jsonl"), str(tmp_path / "chats.jsonl")]
+    for file, rows in zip(files, [tiny.alpaca_rows(120), conversations(60)], strict=True):
+        Path(file).write_bytes(tiny.jsonl(rows))
+    run_file = tmp_path / "run.json"
+    spec = jobs.small_spec(spec_changes(tmp_path, processes))
+    run_file.write_text(json.dumps({"name": "exact", "spec": spec}))
+    ours, theirs = tmp_path / "out", tmp_path / "theirs"
 
-    done = jobs.run_processes(processes, "-m", "llmtrain_trainer.worker", str(ours))
+    scratch = ("--scratch", str(tmp_path / "scratch"))
+    done = jobs.run_processes(1, "-m", "llmtrain_trainer", str(run_file), *scratch)
     assert done.returncode == 0, done.stdout + done.stderr
     done = jobs.run_processes(processes, str(REFERENCE), str(model), str(theirs), *files)
     assert done.returncode == 0, done.stdout + done.stderr
 
-    lines = [json.loads(line) for line in (ours / "trainer_log.jsonl").read_text().splitlines()]
+    log = (ours / "results" / "trainer_log.jsonl").read_text()
+    lines = [json.loads(line) for line in log.splitlines()]
     history = json.loads((theirs / "history.json").read_text())
     for name, reference_name, count in (
         ("loss", "loss", STEPS),
@@ -103,7 +110,7 @@ def test_the_loss_curve_equals_plain_trl_bit_for_bit(processes: int, tmp_path: P
         assert curve == expected, f"the curves of {name} differ"
     assert lines[0]["loss"] > 1.1 * [line["loss"] for line in lines if "loss" in line][-1]
     adapter = "adapter/adapter_model.safetensors"
-    assert sha256(ours / "final" / adapter) == sha256(theirs / adapter)
+    assert sha256(ours / adapter) == sha256(theirs / adapter)
 
 
 def sha256(path: Path) -> str:
