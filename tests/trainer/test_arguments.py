@@ -34,7 +34,7 @@ def spec(changes: dict[str, Any] | None = None) -> RunSpec:
 
 def mapped(changes: dict[str, Any] | None = None, device: Device = CPU) -> dict[str, Any]:
     precision = "BF16" if device.bf16 else "FP32"
-    return map_spec(spec(changes), device, precision, Path("/work/out"), distributed=True)  # type: ignore[arg-type]
+    return map_spec(spec(changes), device, precision, Path("/out"), distributed=True)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
