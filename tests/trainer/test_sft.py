@@ -152,6 +152,15 @@ def test_a_run_that_is_stopped_saves_and_ends_with_the_same_weights_when_it_goes
     assert results(resumed)["weights_sha256"] == results(undisturbed)["weights_sha256"]
 
 
+def test_activation_checkpointing_changes_no_number(
+    undisturbed: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    changes = {**WITH_EVERYTHING, "training.activationCheckpointing": True}
+    jobs.write_job(tmp_path, tiny_model, changes)
+    assert worker.main([str(tmp_path)]) == SUCCESS
+    assert losses(tmp_path) == pytest.approx(losses(undisturbed), rel=1e-6)
+
+
 def test_a_run_whose_training_was_over_only_finishes(
     undisturbed: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
