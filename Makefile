@@ -31,6 +31,7 @@ tools:  ## install what a fresh machine lacks (Debian packages), name the rest
 	@$(DEVCLUSTER) check --install
 
 # Each is made under a lock, and not again by whoever waited for it: two `make` may run at once.
+# (.venv/.lock is the one of uv itself.)
 # A fresh Debian's python3 cannot make environments: `make tools` mends that.
 $(UV):
 	@python3 -c 'import ensurepip' 2>/dev/null || $(MAKE) tools
@@ -40,7 +41,7 @@ $(UV):
 
 .venv/.installed: pyproject.toml | $(UV)
 	@mkdir -p .venv
-	@flock .venv/.lock $(SHELL) -euc "[ $@ -nt pyproject.toml ] || { \
+	@flock .venv/.made.lock $(SHELL) -euc "[ $@ -nt pyproject.toml ] || { \
 	  $(UV) venv -q --allow-existing --python python3.11 .venv && \
 	  UV_LINK_MODE=$${UV_LINK_MODE:-hardlink} $(UV) pip install -q --python .venv \
 	    -e '.[operator,trainer]' --group dev --group demo && touch $@; }"
