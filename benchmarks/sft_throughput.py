@@ -30,12 +30,12 @@ from typing import Any
 
 SETTINGS = {
     "max_length": 128,
-    "steps": 12,
+    "steps": 24,
     "micro_batch": 1,
     "accumulation": 2,
     "learning_rate": 1e-4,
     "logging_steps": 1,
-    "save_steps": 6,
+    "save_steps": 8,
 }
 TARGET = 0.97
 STUDENT_T_95 = {2: 6.314, 3: 2.920, 4: 2.353, 5: 2.132, 6: 2.015, 7: 1.943, 8: 1.895, 9: 1.860}
