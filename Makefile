@@ -69,7 +69,8 @@ check: venv programs  ## lint, types, dependency rules, generated files, chart, 
 	@$(BIN)/python -m llmtrain_api.crd --check crds
 	@$(BIN)/python -m llmtrain_api.reference --check docs/api.md
 	@git ls-files -z devcluster requirements .ci | xargs -0 grep -lIZE '^#!.*(ba)?sh' | xargs -0 $(BIN)/shellcheck -x
-	@$(CACHE)/current/helm lint --strict charts/llmtrain
+	@$$(PYTHONPATH=devcluster python3 -c 'from localcluster.programs import path; print(path("helm"))') \
+	  lint --strict --quiet charts/llmtrain
 	@$(PYTEST) -q tests/docs
 
 .PHONY: crds
