@@ -88,9 +88,10 @@ def test_the_api_server_restarts_while_a_job_is_created_and_while_status_is_writ
 
 
 def test_a_killed_trainer_pod_costs_nothing_but_time(namespace: str) -> None:
-    cluster.apply(cluster.run_manifest(namespace, "undisturbed", LONG))
+    longer = cluster.merged(LONG, {"training": {"maxSteps": 240}})
+    cluster.apply(cluster.run_manifest(namespace, "undisturbed", longer))
     cluster.wait_finished(namespace, "undisturbed")
-    cluster.apply(cluster.run_manifest(namespace, "disturbed", LONG))
+    cluster.apply(cluster.run_manifest(namespace, "disturbed", longer))
     cluster.wait_until(
         lambda: cluster.status_of(namespace, "disturbed").get("latestCheckpoint"),
         "a checkpoint",
@@ -104,7 +105,7 @@ def test_a_killed_trainer_pod_costs_nothing_but_time(namespace: str) -> None:
     assert status["attempt"] == 2
     first = status["attempts"][0]
     assert first["failure"]["exitClass"] in {"NodeLost", "PeerLost", "Preempted"}, first
-    assert status["checkpoints"][0]["name"] == "60-a2r0"
+    assert status["checkpoints"][0]["name"] == "240-a2r0"
     logs = cluster.read_logs(namespace, "disturbed")
     assert "begins from checkpoint" in logs
     assert _weights(namespace, "disturbed") == _weights(namespace, "undisturbed")
