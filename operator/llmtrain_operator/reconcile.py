@@ -99,6 +99,8 @@ class Reconciler:
             metrics.STATUS_WRITES.inc()
             for told in tell(old, new):
                 self._recorder.add(run, told)
+            if how_soon is Urgency.NOW and todo.start is None:
+                self._queue.add(run.key)  # No event tells of our own write, and more may follow.
         elif how_soon is not Urgency.NONE:
             self._queue.add_after(run.key, wait)
         await self._delete(run, todo)
