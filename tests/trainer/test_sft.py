@@ -172,6 +172,20 @@ def test_a_run_whose_training_was_over_only_finishes(
         assert results(tmp_path)[name] == results(undisturbed)[name]
 
 
+def test_a_run_that_was_over_in_the_middle_of_an_epoch_trains_no_step_more(
+    undisturbed: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    checkpoint = undisturbed / "out" / "checkpoint-6"
+    changes = {**WITH_EVERYTHING, "training.maxSteps": 6}
+    jobs.write_job(tmp_path, tiny_model, changes, resume_from=checkpoint)
+    assert worker.main([str(tmp_path)]) == SUCCESS
+    assert not (tmp_path / "out" / "checkpoint-7").exists()
+    assert results(tmp_path)["total_steps"] == 6
+    saved = (checkpoint / "adapter_model.safetensors").read_bytes()
+    final = tmp_path / "final" / "adapter" / "adapter_model.safetensors"
+    assert final.read_bytes() == saved
+
+
 def with_a_bad_weight(model: Path, folder: Path) -> Path:
     """Returns a copy of `model` in which one weight is NaN."""
     import torch

@@ -56,10 +56,18 @@ _trainer: SFTTrainer | None = None
 
 
 class Trainer(SFTTrainer):
-    """TRL's trainer, with the samples of training recorded."""
+    """TRL's trainer, with the samples of training recorded, and never a step too many."""
 
     model: torch.nn.Module
     recorder: SampleRecorder
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """Trains an epoch, unless training went on from a checkpoint of the last step.
+
+        transformers looks for the end only after a step, so it would train one more.
+        """
+        if self.state.global_step < self.state.max_steps:
+            super()._run_epoch(*args, **kwargs)  # type: ignore[no-untyped-call]
 
     def get_train_dataloader(self) -> Any:
         """Returns TRL's loader of training batches, made by the recorder's hand."""
