@@ -19,7 +19,7 @@ pytestmark = [
 DEVCLUSTER = Path(__file__).parents[2] / "devcluster" / "devcluster"
 SYSTEM = "llmtrain-system"
 LONG: dict[str, Any] = {
-    "training": {"maxSteps": 60},
+    "training": {"maxSteps": 240},
     "checkpoint": {"everySteps": 10},
     "workers": {"nodes": 2},
 }
@@ -65,7 +65,7 @@ def test_the_operator_dies_in_mid_run(namespace: str) -> None:
     status = cluster.wait_finished(namespace, "steady")
     assert status["phase"] == "Succeeded"
     assert status["attempt"] == 1
-    assert status["progress"]["summary"] == "60/60"
+    assert status["progress"]["summary"] == "240/240"
     assert _children(namespace) == before
 
 
@@ -88,15 +88,10 @@ def test_the_api_server_restarts_while_a_job_is_created_and_while_status_is_writ
 
 
 def test_a_killed_trainer_pod_costs_nothing_but_time(namespace: str) -> None:
-    longer = cluster.merged(LONG, {"training": {"maxSteps": 240}})
-    cluster.apply(cluster.run_manifest(namespace, "undisturbed", longer))
+    cluster.apply(cluster.run_manifest(namespace, "undisturbed", LONG))
     cluster.wait_finished(namespace, "undisturbed")
-    cluster.apply(cluster.run_manifest(namespace, "disturbed", longer))
-    cluster.wait_until(
-        lambda: cluster.status_of(namespace, "disturbed").get("latestCheckpoint"),
-        "a checkpoint",
-        seconds=240,
-    )
+    cluster.apply(cluster.run_manifest(namespace, "disturbed", LONG))
+    cluster.wait_for_checkpoint(namespace, "disturbed")
     pod = cluster.list_of("pods", namespace, "llmtrain.dev/run=disturbed")[-1]["metadata"]["name"]
     cluster.kubectl("delete", "pod", pod, "-n", namespace, "--force", "--grace-period=0")
     status = cluster.wait_finished(namespace, "disturbed", 400)
@@ -121,11 +116,7 @@ def test_a_lost_node_is_survived(namespace: str) -> None:
     }
     changes = cluster.merged(LONG, {"workers": {"tolerations": [soon]}})
     cluster.apply(cluster.run_manifest(namespace, "lost", changes))
-    cluster.wait_until(
-        lambda: cluster.status_of(namespace, "lost").get("latestCheckpoint"),
-        "a checkpoint",
-        seconds=240,
-    )
+    cluster.wait_for_checkpoint(namespace, "lost")
     subprocess.run([DEVCLUSTER, "kill-node", "1"], check=True, capture_output=True)
     try:
         cluster.wait_until(

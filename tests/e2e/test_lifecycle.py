@@ -9,17 +9,7 @@ import cluster
 import pytest
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900), pytest.mark.usefixtures("tiny_inputs")]
-LONG: dict[str, Any] = {"training": {"maxSteps": 100}, "checkpoint": {"everySteps": 10}}
-
-
-def _wait_for_checkpoint(namespace: str, name: str) -> str:
-    return str(
-        cluster.wait_until(
-            lambda: cluster.status_of(namespace, name).get("latestCheckpoint"),
-            "a checkpoint",
-            seconds=240,
-        )
-    )
+LONG: dict[str, Any] = {"training": {"maxSteps": 240}, "checkpoint": {"everySteps": 10}}
 
 
 def _patch(namespace: str, name: str, spec: dict[str, Any]) -> None:
@@ -30,7 +20,7 @@ def _patch(namespace: str, name: str, spec: dict[str, Any]) -> None:
 def test_a_deleted_run_stops_and_resumes_when_it_is_applied_again(namespace: str) -> None:
     manifest = cluster.run_manifest(namespace, "again", LONG)
     cluster.apply(manifest)
-    _wait_for_checkpoint(namespace, "again")
+    cluster.wait_for_checkpoint(namespace, "again")
     cluster.kubectl("delete", "ltr", "again", "-n", namespace)
     cluster.wait_until(
         lambda: not cluster.list_of("pods", namespace), "the pods are gone", seconds=45
@@ -61,7 +51,7 @@ def test_a_deleted_run_stops_and_resumes_when_it_is_applied_again(namespace: str
 
 def test_a_suspended_run_frees_its_pods_and_goes_on_later(namespace: str) -> None:
     cluster.apply(cluster.run_manifest(namespace, "pause", LONG))
-    _wait_for_checkpoint(namespace, "pause")
+    cluster.wait_for_checkpoint(namespace, "pause")
     _patch(namespace, "pause", {"suspend": True})
     cluster.wait_until(lambda: not cluster.list_of("pods", namespace), "pods gone", seconds=60)
     cluster.wait_until(

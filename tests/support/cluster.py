@@ -87,6 +87,16 @@ def wait_finished(namespace: str, name: str, seconds: int = 300) -> dict[str, An
     return status_of(namespace, name)
 
 
+def wait_for_checkpoint(namespace: str, name: str) -> None:
+    """Waits until a run has a whole checkpoint in storage: the status says so seconds later."""
+
+    def seen() -> bool:
+        keys = keys_of("runs", f"{namespace}/{name}/checkpoints/")
+        return any(key.endswith("/manifest.json") for key in keys)
+
+    wait_until(seen, "a checkpoint", seconds=240, every=0.2)
+
+
 def s3_client() -> Any:
     """Returns a boto3 client of the cluster's S3 server."""
     return boto3.client(
