@@ -82,7 +82,7 @@ crds: venv  ## write crds/ and docs/api.md from the models
 
 .PHONY: test-unit
 test-unit: venv  ## tests without a cluster, network or torch, in seconds
-	@$(PYTEST) -q -n 2 -m 'not e2e and not torch and not gpu' tests
+	@$(PYTEST) -q -n 3 --dist worksteal -m 'not e2e and not torch and not gpu' tests
 
 .PHONY: test-torch
 test-torch: venv  ## tests of training itself on tiny models, without a cluster

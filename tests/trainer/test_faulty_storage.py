@@ -154,7 +154,7 @@ def test_training_goes_on_through_an_outage_and_nothing_is_lost(
 
     def fail_for_a_while() -> None:
         s3.faults = [outage]
-        time.sleep(1.0)
+        time.sleep(0.5)
         outage.times = 0
 
     laptop.once_training(fail_for_a_while)

@@ -167,7 +167,8 @@ def test_an_order_to_stop_saves_a_checkpoint_and_is_no_success(laptop: Laptop) -
 
 def test_processes_that_do_not_obey_are_killed_within_the_grace_time(laptop: Laptop) -> None:
     laptop.plan |= {"steps": 10_000, "save_every": 10_000, "seconds": 0.02, "deaf": True}
-    one = laptop.node(laptop.run(workers={"terminationGracePeriodSeconds": 10}))
+    one = laptop.node(laptop.run())
+    one.stop.grace_seconds = 4
     times: list[float] = []
 
     def order() -> None:
@@ -176,7 +177,7 @@ def test_processes_that_do_not_obey_are_killed_within_the_grace_time(laptop: Lap
 
     laptop.once_training(order)
     assert launcher.launch(one) is ExitClass.PREEMPTED
-    assert time.monotonic() - times[0] < 10
+    assert time.monotonic() - times[0] < 4
     assert "grace time ended" in laptop.verdict().message
 
 
