@@ -21,7 +21,7 @@ import upload
 import yaml
 from botocore.stub import Stubber
 
-from llmtrain_trainer.rows import is_held_out
+from llmtrain_trainer.data.rows import is_held_out
 
 DEMO = Path(folders.__file__).parent
 

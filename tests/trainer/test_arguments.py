@@ -11,9 +11,9 @@ import pytest
 
 from llmtrain_api.errors import ConfigError
 from llmtrain_api.run import RunSpec
-from llmtrain_trainer import arguments
-from llmtrain_trainer.arguments import check_arguments, map_spec
-from llmtrain_trainer.devices import Device
+from llmtrain_trainer.stages import arguments
+from llmtrain_trainer.stages.arguments import check_arguments, map_spec
+from llmtrain_trainer.stages.devices import Device
 
 CPU = Device("cpu", "cpu", bf16=False)
 GPU = Device("cuda", "NVIDIA H100 80GB HBM3", bf16=True)

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.torch
 
 
 def test_a_line_of_the_log_holds_full_numbers_and_leaves_out_what_is_unknown() -> None:
-    from llmtrain_trainer.callbacks import Pace, log_line
+    from llmtrain_trainer.stages.callbacks import Pace, log_line
 
     loss = 1.234567890123456
     line = log_line({"loss": loss, "learning_rate": 1e-5, "epoch": 0.5}, 25, 200, Pace())
@@ -26,10 +26,10 @@ def test_a_line_of_the_log_holds_full_numbers_and_leaves_out_what_is_unknown() -
 
 
 def test_the_pace_leaves_pauses_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    from llmtrain_trainer import callbacks
+    from llmtrain_trainer.stages import callbacks
 
     clock = iter([0.0, 10.0, 12.0, 14.0, 100.0, 102.0, 130.0])
-    monkeypatch.setattr("llmtrain_trainer.callbacks.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("llmtrain_trainer.stages.callbacks.time.perf_counter", lambda: next(clock))
     pace = callbacks.Pace()  # Begins at 0.
     pace.step()  # At 10: loading is no step.
     assert pace.seconds_per_step is None
@@ -47,10 +47,10 @@ def test_the_pace_leaves_pauses_out(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_remaining_time_follows_the_pace_and_not_the_steps_of_earlier_attempts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from llmtrain_trainer import callbacks
+    from llmtrain_trainer.stages import callbacks
 
     clock = iter([0.0, 1.0, 3.0, 3.0, 3.0])
-    monkeypatch.setattr("llmtrain_trainer.callbacks.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("llmtrain_trainer.stages.callbacks.time.perf_counter", lambda: next(clock))
     pace = callbacks.Pace()
     pace.step()
     pace.step()
@@ -59,7 +59,7 @@ def test_remaining_time_follows_the_pace_and_not_the_steps_of_earlier_attempts(
 
 
 def test_a_line_reads_well() -> None:
-    from llmtrain_trainer.callbacks import describe
+    from llmtrain_trainer.stages.callbacks import describe
 
     line = {
         "current_steps": 5,
@@ -77,8 +77,8 @@ def test_a_line_reads_well() -> None:
 @pytest.mark.parametrize("name", ["loss", "grad_norm", "eval_loss"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_the_guard_stops_at_numbers_that_are_not_finite(name: str, value: float) -> None:
-    from llmtrain_trainer.callbacks import Guard
     from llmtrain_trainer.failures import DivergedError
+    from llmtrain_trainer.stages.callbacks import Guard
 
     state: Any = SimpleNamespace(global_step=7)
     nothing: Any = None
@@ -88,7 +88,7 @@ def test_the_guard_stops_at_numbers_that_are_not_finite(name: str, value: float)
 
 
 def test_samples_that_two_processes_saw_are_counted(caplog: pytest.LogCaptureFixture) -> None:
-    from llmtrain_trainer import samples
+    from llmtrain_trainer.stages import samples
 
     with caplog.at_level(logging.INFO, logger="llmtrain_trainer"):
         samples.report([[1, 2, 3], [4, 5, 3]])
@@ -97,7 +97,7 @@ def test_samples_that_two_processes_saw_are_counted(caplog: pytest.LogCaptureFix
 
 
 def test_only_the_first_epoch_is_recorded() -> None:
-    from llmtrain_trainer.samples import SampleRecorder
+    from llmtrain_trainer.stages.samples import SampleRecorder
 
     nothing: Any = None
     recorder = SampleRecorder(len)
@@ -110,7 +110,7 @@ def test_only_the_first_epoch_is_recorded() -> None:
 
 
 def test_say_replaces_the_file(tmp_path: Path) -> None:
-    from llmtrain_trainer.callbacks import say
+    from llmtrain_trainer.stages.callbacks import say
 
     say(tmp_path, "Saving", "checkpoint of step 3")
     say(tmp_path, "Training")

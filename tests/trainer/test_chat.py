@@ -10,8 +10,8 @@ import pytest
 import tiny
 
 from llmtrain_api.errors import ConfigError, DataError
-from llmtrain_trainer.chat import IGNORED, Encoder, Tokens
-from llmtrain_trainer.rows import Chat, Completion, Row
+from llmtrain_trainer.data.chat import IGNORED, Encoder, Tokens
+from llmtrain_trainer.data.rows import Chat, Completion, Row
 
 pytestmark = pytest.mark.torch
 

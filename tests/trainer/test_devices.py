@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 
 from llmtrain_api.errors import ConfigError
-from llmtrain_trainer.devices import (
+from llmtrain_trainer.stages.devices import (
     Device,
     base_weights_in_bf16,
     choose_attention,

@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from llmtrain_api.run import RunSpec
-from llmtrain_trainer.card import Kind, write_card
-from llmtrain_trainer.results import collect, mean_loss, perplexity, plot, smooth
-from llmtrain_trainer.tokens import Account, DatasetAccount
+from llmtrain_trainer.data.tokens import Account, DatasetAccount
+from llmtrain_trainer.stages.card import Kind, write_card
+from llmtrain_trainer.stages.results import collect, mean_loss, perplexity, plot, smooth
 
 ACCOUNT = Account(
     key="k",

@@ -11,8 +11,8 @@ import pytest
 
 from llmtrain_api.errors import ConfigError, DataError
 from llmtrain_api.run import RunSpec
-from llmtrain_trainer import rows
-from llmtrain_trainer.rows import Chat, Completion, Row
+from llmtrain_trainer.data import rows
+from llmtrain_trainer.data.rows import Chat, Completion, Row
 
 URI = "s3://data/rows.jsonl"
 

@@ -305,7 +305,7 @@ def test_what_is_trained_stays_in_fp32_beside_bf16(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from llmtrain_trainer import sft
+    from llmtrain_trainer.stages import sft
 
     formats: dict[str, str] = {}
 

@@ -9,9 +9,9 @@ import jobs
 import pyarrow
 import pytest
 
-from llmtrain_trainer import tokens
-from llmtrain_trainer.rows import is_held_out
-from llmtrain_trainer.tokens import Account
+from llmtrain_trainer.data import tokens
+from llmtrain_trainer.data.rows import is_held_out
+from llmtrain_trainer.data.tokens import Account
 from llmtrain_trainer.workdir import JOB, Job
 
 pytestmark = pytest.mark.torch

@@ -8,7 +8,7 @@ from typing import Any
 
 from llmtrain_api.errors import ConfigError, DataError
 from llmtrain_api.run import RunSpec
-from llmtrain_trainer.rows import CHAT_FORMATS
+from llmtrain_trainer.data.rows import CHAT_FORMATS
 
 _TOKENIZER = "tokenizer.json"
 _TOKENIZER_CONFIG = "tokenizer_config.json"

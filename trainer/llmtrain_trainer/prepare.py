@@ -12,7 +12,8 @@ from llmtrain_api.errors import ConfigError, LLMTrainError
 from llmtrain_api.exits import ExitClass
 from llmtrain_api.layout import CHECKPOINTS, MANIFEST, restart_record
 from llmtrain_api.runfile import RunFile
-from llmtrain_trainer import checkpoints, inputs, owner, preflight, rows
+from llmtrain_trainer import checkpoints, inputs, owner, preflight
+from llmtrain_trainer.data import rows
 from llmtrain_trainer.inputs import Downloaded
 from llmtrain_trainer.records import (
     CheckpointManifest,

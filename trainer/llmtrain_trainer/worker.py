@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if rank == 0:
             loading = Activity(activity="Loading", message="importing the training stack")
             write_atomically(folder / workdir.ACTIVITY, loading.model_dump_json())
-        from llmtrain_trainer import sft  # Late: importing the training stack takes seconds.
+        from llmtrain_trainer.stages import sft  # Late: importing the training stack takes seconds.
 
         outcome = sft.run(_wait_for_job(folder / workdir.JOB), folder)
     except Exception as error:
@@ -68,7 +68,7 @@ def _wait_for_job(path: Path) -> Job:
 
 def _last_step() -> int | None:
     """Returns the step that training has come to, without importing what was never imported."""
-    sft = sys.modules.get("llmtrain_trainer.sft")
+    sft = sys.modules.get("llmtrain_trainer.stages.sft")
     return sft.current_step() if sft is not None else None
 
 

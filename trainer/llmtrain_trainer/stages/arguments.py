@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from llmtrain_api.errors import ConfigError
 from llmtrain_api.run import RunSpec
-from llmtrain_trainer.devices import Device, Precision, choose_backend
+from llmtrain_trainer.stages.devices import Device, Precision, choose_backend
 
 if TYPE_CHECKING:
     from trl.trainer.sft_config import SFTConfig

@@ -13,9 +13,10 @@ import torch
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from llmtrain_trainer import results, workdir
-from llmtrain_trainer.card import Kind, write_card
-from llmtrain_trainer.tokens import Account
+from llmtrain_trainer import workdir
+from llmtrain_trainer.data.tokens import Account
+from llmtrain_trainer.stages import results
+from llmtrain_trainer.stages.card import Kind, write_card
 from llmtrain_trainer.workdir import Job
 
 if TYPE_CHECKING:

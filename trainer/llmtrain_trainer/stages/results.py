@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmtrain_trainer.tokens import Account
+from llmtrain_trainer.data.tokens import Account
 
 History = Sequence[Mapping[str, float]]
 """transformers' `log_history`: a mapping per log, with its `step`; it survives a resume."""

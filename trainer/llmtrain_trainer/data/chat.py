@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import TemplateError
 
 from llmtrain_api.errors import ConfigError, DataError
-from llmtrain_trainer.rows import Chat, Completion, Message, Row
+from llmtrain_trainer.data.rows import Chat, Completion, Message, Row
 
 if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedTokenizerBase

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import BaseModel
 
 from llmtrain_api.errors import DataError
-from llmtrain_trainer import rows
-from llmtrain_trainer.chat import IGNORED, Encoder, Tokens
-from llmtrain_trainer.rows import Row
+from llmtrain_trainer.data import rows
+from llmtrain_trainer.data.chat import IGNORED, Encoder, Tokens
+from llmtrain_trainer.data.rows import Row
 from llmtrain_trainer.workdir import Job, write_atomically
 
 if TYPE_CHECKING:

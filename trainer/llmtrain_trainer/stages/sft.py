@@ -27,8 +27,12 @@ from llmtrain_api.progress import Resolved
 from llmtrain_api.run import RunSpec
 from llmtrain_api.runfile import spec_hash
 from llmtrain_api.training import LoRA
-from llmtrain_trainer import arguments, artifacts, samples, tokens, workdir
-from llmtrain_trainer.callbacks import (
+from llmtrain_trainer import workdir
+from llmtrain_trainer.data import tokens
+from llmtrain_trainer.data.tokens import Account, Prepared
+from llmtrain_trainer.failures import local_rank_of_process, rank_of_process
+from llmtrain_trainer.stages import arguments, artifacts, samples
+from llmtrain_trainer.stages.callbacks import (
     Checkpoints,
     Guard,
     StopOnRequest,
@@ -36,7 +40,7 @@ from llmtrain_trainer.callbacks import (
     check_weights,
     say,
 )
-from llmtrain_trainer.devices import (
+from llmtrain_trainer.stages.devices import (
     Device,
     Precision,
     base_weights_in_bf16,
@@ -44,9 +48,7 @@ from llmtrain_trainer.devices import (
     choose_precision,
     find_device,
 )
-from llmtrain_trainer.failures import local_rank_of_process, rank_of_process
-from llmtrain_trainer.samples import SampleRecorder
-from llmtrain_trainer.tokens import Account, Prepared
+from llmtrain_trainer.stages.samples import SampleRecorder
 from llmtrain_trainer.workdir import Job, write_atomically
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import yaml
 
 from llmtrain_api.run import RunSpec
-from llmtrain_trainer.tokens import Account
+from llmtrain_trainer.data.tokens import Account
 
 Kind = Literal["adapter", "model"]
 

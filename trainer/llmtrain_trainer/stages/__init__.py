@@ -1,0 +1,1 @@
+"""The training processes' side of every stage: what runs under torchrun."""
