@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from llmtrain_api.base import ApiModel
+from llmtrain_api.datasets import Dataset, Evaluation
 from llmtrain_api.markers import Atomic, Mutable, Rule
-from llmtrain_api.training import (
-    SFT,
-    Checkpoint,
-    Dataset,
-    Evaluation,
-    Model,
-    Output,
-    Storage,
-    Training,
-    Tuning,
-)
+from llmtrain_api.runrules import RULES
+from llmtrain_api.stages.preference import DPO, KTO, Reward
+from llmtrain_api.stages.pretrain import Architecture, Pretrain, TokenizerSource
+from llmtrain_api.stages.sft import SFT
+from llmtrain_api.stages.tokenizer import TokenizerTraining
+from llmtrain_api.training import Checkpoint, Model, Output, Storage, Training, Tuning
 from llmtrain_api.workers import Workers
 
 MAX_NAME_LENGTH = 40
@@ -32,34 +28,6 @@ NAME_RULE = Rule(
     f"use at most {MAX_NAME_LENGTH} lower-case letters, digits and '-', starting with a letter and"
     " ending with a letter or digit: Services and host names are made of it",
     at="metadata.name",
-)
-
-
-def _batch_values(spec: Any) -> tuple[int, ...]:
-    batch, unit = spec.training.global_batch_size, spec.rows_per_micro_step
-    parts = (spec.workers.nodes, spec.workers.processes_per_node, spec.training.micro_batch_size)
-    return (batch, unit, *parts, (batch // unit + 1) * unit)
-
-
-_PARTS = ("self.workers.nodes", "self.workers.processesPerNode", "self.training.microBatchSize")
-_UNIT = " * ".join(_PARTS)
-_BATCH = "self.training.globalBatchSize"
-_BATCH_RULE = Rule(
-    f"{_UNIT} < 1 || {_BATCH} % ({_UNIT}) == 0",  # 0 is refused where it stands.
-    lambda spec: spec.training.global_batch_size % spec.rows_per_micro_step == 0,
-    "must be a multiple of workers.nodes x workers.processesPerNode x training.microBatchSize",
-    at="training.globalBatchSize",
-    template="%d is not a multiple of %d = workers.nodes %d x workers.processesPerNode %d x"
-    " training.microBatchSize %d: use %d or another multiple",
-    values_cel=", ".join((_BATCH, _UNIT, *_PARTS, f"({_BATCH} / ({_UNIT}) + 1) * {_UNIT}")),
-    values=_batch_values,
-)
-_MERGE_RULE = Rule(
-    "self.tuning.method == 'LoRA' || !self.output.export.mergeAdapter",
-    lambda spec: spec.tuning.method == "LoRA" or not spec.output.export.merge_adapter,
-    "only for tuning.method LoRA: with Full there is no adapter, so remove it",
-    at="output.export.mergeAdapter",
-    reason="FieldValueForbidden",
 )
 
 
@@ -83,6 +51,9 @@ _DATASETS_DIFFER = Rule(
 )
 
 
+Stage = Literal["Tokenizer", "Pretrain", "SFT", "DPO", "KTO", "Reward"]
+
+
 class RestartPolicy(ApiModel):
     """What happens after a failure that a new attempt can heal."""
 
@@ -97,13 +68,22 @@ class RunSpec(ApiModel):
     `restartPolicy.maxRestarts`.
     """
 
-    rules: ClassVar = (_BATCH_RULE, _MERGE_RULE)
+    rules: ClassVar = RULES
 
-    stage: Literal["SFT"]
-    """The kind of training. `SFT`: supervised fine-tuning."""
+    stage: Stage
+    """The kind of training. `Tokenizer`: a new tokenizer. `Pretrain`: running text, from nothing or
+    from a model. `SFT`: supervised fine-tuning. `DPO`, `KTO`: alignment with preferences. `Reward`:
+    a reward model."""
 
-    model: Model
-    """The model that training starts from."""
+    model: Model | None = None
+    """The model that training starts from. Required, except for `Tokenizer`, and for `Pretrain`
+    with an `architecture`."""
+
+    architecture: Architecture | None = None
+    """A new model with random weights, for `Pretrain`."""
+
+    tokenizer: TokenizerSource | None = None
+    """The tokenizer of a new model; required with `architecture`."""
 
     datasets: Annotated[
         list[Dataset], Field(max_length=64), Atomic(), _SOME_DATASET, _DATASETS_DIFFER
@@ -113,14 +93,30 @@ class RunSpec(ApiModel):
     evaluation: Evaluation | None = None
     """Loss on held-out rows. Default: none."""
 
-    sft: SFT = SFT()
+    tokenizer_training: TokenizerTraining | None = None
+    """Settings of `stage: Tokenizer`, and required there."""
+
+    pretrain: Pretrain | None = None
+    """Settings of `stage: Pretrain`."""
+
+    sft: SFT | None = None
     """Settings of `stage: SFT`."""
 
-    tuning: Tuning
-    """Which weights are trained."""
+    dpo: DPO | None = None
+    """Settings of `stage: DPO`."""
 
-    training: Training
-    """How training runs."""
+    kto: KTO | None = None
+    """Settings of `stage: KTO`."""
+
+    reward: Reward | None = None
+    """Settings of `stage: Reward`."""
+
+    tuning: Tuning | None = None
+    """Which weights are trained. Required wherever training starts from a `model`; a new model is
+    trained as a whole."""
+
+    training: Training | None = None
+    """How training runs. Required, except for `Tokenizer`."""
 
     checkpoint: Checkpoint = Checkpoint()
     """Checkpoints from which the run goes on."""
@@ -161,9 +157,26 @@ class RunSpec(ApiModel):
     @property
     def rows_per_micro_step(self) -> int:
         """Rows of one forward pass over all processes."""
-        return self.world_size * self.training.micro_batch_size
+        return self.world_size * self.require_training().micro_batch_size
 
     @property
     def gradient_accumulation_steps(self) -> int:
         """Micro-batches per process and optimizer step."""
-        return self.training.global_batch_size // self.rows_per_micro_step
+        return self.require_training().global_batch_size // self.rows_per_micro_step
+
+    @property
+    def method(self) -> Literal["LoRA", "Full"]:
+        """Which weights are trained; a new model is trained as a whole."""
+        return self.tuning.method if self.tuning is not None else "Full"
+
+    @property
+    def source_uri(self) -> str:
+        """Where the tokenizer, and the model unless it is new, are read from; empty for neither."""
+        source = self.model or self.tokenizer
+        return source.uri if source is not None else ""
+
+    def require_training(self) -> Training:
+        """Returns `training`, which a rule holds every stage but Tokenizer to."""
+        if self.training is None:
+            raise ValueError(f"stage {self.stage} has no training")
+        return self.training

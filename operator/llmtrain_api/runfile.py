@@ -18,9 +18,16 @@ from llmtrain_api.run import NAME_RULE, RunSpec
 SPEC_FIELDS_THAT_MAKE_THE_RESULT = (
     "stage",
     "model",
+    "architecture",
+    "tokenizer",
     "datasets",
     "evaluation",
+    "tokenizerTraining",
+    "pretrain",
     "sft",
+    "dpo",
+    "kto",
+    "reward",
     "tuning",
     "training",
     "output",
@@ -62,13 +69,13 @@ def spec_hash(spec: RunSpec) -> str:
     """Returns the SHA-256 of what the trained weights follow from, as 64 hex digits.
 
     Where pods run, how often they restart and how storage is reached do not count; the number of
-    processes does, since it decides which process sees which rows. A field that has its default
-    counts as not there, so that a field added in a later version leaves the hash of a run that
-    started before as it was. It follows that a default must never change.
+    processes does, since it decides which process sees which rows. A field that has its default, or
+    a block without fields, counts as not there, so that a field added in a later version leaves the
+    hash of a run that started before as it was. It follows that a default must never change.
     """
     chosen = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     parts: dict[str, object] = {
-        name: chosen[name] for name in SPEC_FIELDS_THAT_MAKE_THE_RESULT if name in chosen
+        name: chosen[name] for name in SPEC_FIELDS_THAT_MAKE_THE_RESULT if chosen.get(name)
     }
     parts["topology"] = [spec.workers.nodes, spec.workers.processes_per_node]
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))

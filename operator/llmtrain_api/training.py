@@ -24,58 +24,6 @@ class Model(ApiModel):
     """Folder of a Hugging Face model: `config.json`, safetensors weights and the tokenizer."""
 
 
-class Dataset(ApiModel):
-    """One source of training rows."""
-
-    uri: Annotated[
-        Uri,
-        Rule(
-            "self.endsWith('.jsonl') || self.endsWith('.json')",
-            lambda uri: uri.endswith((".jsonl", ".json")),
-            "use an object that ends in .jsonl (one JSON object a line) or .json (one list)",
-        ),
-    ]
-    """A `.jsonl` object (one JSON object a line) or a `.json` object (one list of objects)."""
-
-    format: Literal["Alpaca", "Messages", "PromptCompletion"]
-    """How a row reads. `Alpaca`: `instruction`, optional `input` and `system`, `output`.
-    `Messages`: `messages`, a list of `role` and `content` as in the OpenAI format.
-    `PromptCompletion`: `prompt` and `completion`, trained as plain text without a chat template."""
-
-
-class Evaluation(ApiModel):
-    """Loss on rows that are held out of training."""
-
-    fraction: Annotated[
-        float,
-        Rule(
-            "self > 0.0 && self < 1.0",
-            lambda value: 0 < value < 1,
-            "use a share between 0 and 1, such as 0.05, or remove evaluation to hold out no rows",
-        ),
-    ]
-    """Share of the rows held out, between 0 and 1. Which rows is a function of their content, so
-    the split stays the same when rows are added, moved or repeated."""
-
-    every_steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
-    """Optimizer steps between two evaluations. Default: only once, at the end."""
-
-    batch_size: Annotated[int, Field(ge=1, le=4096)] | None = None
-    """Rows per process and forward pass. Default: `training.microBatchSize`."""
-
-
-class SFT(ApiModel):
-    """Supervised fine-tuning, `stage: SFT`."""
-
-    packing: bool = False
-    """Several rows share one sequence of `training.maxLength` tokens, without seeing each other.
-    `training.globalBatchSize` then counts packed sequences."""
-
-    loss: Literal["AnswersOnly", "AllTokens"] = "AnswersOnly"
-    """What is trained: the assistant's answers and completions, end of turn included, or every
-    token."""
-
-
 class LoRA(ApiModel):
     """Low-rank adapters, by PEFT."""
 

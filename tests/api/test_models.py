@@ -124,8 +124,8 @@ def test_the_cluster_fills_in_the_defaults_of_the_models(spec: specs.Spec) -> No
 
 def test_defaults_are_not_shared_between_runs() -> None:
     one, other = (RunSpec.model_validate(specs.good()) for _ in range(2))
-    one.training.arguments["adam_beta1"] = 0.5
-    assert other.training.arguments == {}
+    one.require_training().arguments["adam_beta1"] = 0.5
+    assert other.require_training().arguments == {}
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import specs
+from pydantic.alias_generators import to_camel
 
 from llmtrain_api.run import RunSpec
 from llmtrain_api.runfile import SPEC_FIELDS_THAT_MAKE_THE_RESULT, RunFile, spec_hash
@@ -80,7 +81,8 @@ def test_every_field_of_a_spec_is_judged() -> None:
         "retry",
         "ttl_seconds_after_finished",
     }
-    assert set(RunSpec.model_fields) == {*SPEC_FIELDS_THAT_MAKE_THE_RESULT, *without}
+    made = {*SPEC_FIELDS_THAT_MAKE_THE_RESULT, *map(to_camel, without)}
+    assert set(map(to_camel, RunSpec.model_fields)) == made
 
 
 def test_a_run_file_survives_the_way_through_json() -> None:

@@ -82,6 +82,7 @@ def test_answers_that_go_wrong_twice_are_asked_for_again(
     fetched = inputs.fetch(
         run_of(laptop, s3), inputs.list_inputs(run_of(laptop, s3)), laptop.home / "x", print
     )
+    assert fetched.model is not None
     for path in fetched.model.iterdir():
         assert path.read_bytes() == s3.objects[f"models/tiny/{path.name}"]
 

@@ -53,7 +53,7 @@ def upload(
         final,
         run=run,
         start=start,
-        inputs=Downloaded(folder, [], []),
+        inputs=Downloaded(folder, None, [], []),
         resolved=None,
         tell=tell,
     )

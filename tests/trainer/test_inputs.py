@@ -94,6 +94,7 @@ def test_inputs_are_downloaded_with_their_hashes(laptop: Laptop, output: Folder)
     told: list[str] = []
     frozen = inputs.freeze(output, run)
     fetched = inputs.fetch(run, frozen, laptop.home / "scratch", told.append)
+    assert fetched.model is not None
     assert {path.name for path in fetched.model.iterdir()} == {
         "chat_template.jinja",
         "config.json",

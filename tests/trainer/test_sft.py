@@ -305,7 +305,7 @@ def test_what_is_trained_stays_in_fp32_beside_bf16(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from llmtrain_trainer.stages import sft
+    from llmtrain_trainer.stages import flow
 
     formats: dict[str, str] = {}
 
@@ -314,7 +314,7 @@ def test_what_is_trained_stays_in_fp32_beside_bf16(
             name = "trained" if parameter.requires_grad else "base"
             formats[name] = str(parameter.dtype).removeprefix("torch.")
 
-    monkeypatch.setattr(sft, "check_weights", note)
+    monkeypatch.setattr(flow, "check_weights", note)
     changes = {
         "tuning": {"method": method},
         "training.precision": "BF16",

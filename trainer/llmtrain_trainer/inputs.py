@@ -15,7 +15,11 @@ from pathlib import Path
 
 from llmtrain_api.errors import DataError
 from llmtrain_api.layout import INPUTS
+from llmtrain_api.run import RunSpec
 from llmtrain_api.runfile import RunFile
+from llmtrain_api.stages.preference import ReferenceModel
+from llmtrain_api.stages.pretrain import TokenizerSource
+from llmtrain_api.training import Model
 from llmtrain_trainer.records import FrozenInput, FrozenInputs, read_record, to_bytes
 from llmtrain_trainer.storage import Folder, StoredObject, open_folder
 from llmtrain_trainer.transfer import Tell, download
@@ -30,14 +34,33 @@ _OTHER_WEIGHTS = (".bin", ".h5", ".msgpack", ".ckpt.index", ".gguf", ".onnx", ".
 class Downloaded:
     """The inputs on this node's disk."""
 
-    model: Path
+    model: Path | None
+    """Folder of the model, or of the tokenizer of a new one; none for stage Tokenizer."""
+
+    reference: Path | None
+    """Folder of the reference model, where one is named."""
+
     model_files: list[InputFile]
+    """The files of both folders."""
+
     dataset_files: list[InputFile]
 
     @property
     def all_files(self) -> list[InputFile]:
-        """Every downloaded object, the model's first."""
+        """Every downloaded object, the models' first."""
         return [*self.model_files, *self.dataset_files]
+
+
+def model_folders(spec: RunSpec) -> dict[str, str]:
+    """Returns the URI of each folder that a run reads as a whole, by the field that names it."""
+    found: dict[str, Model | TokenizerSource | ReferenceModel | None] = {
+        "model.uri": spec.model,
+        "tokenizer.uri": spec.tokenizer,
+    }
+    for name, stage in (("dpo", spec.dpo), ("kto", spec.kto)):
+        if stage is not None:
+            found[f"{name}.referenceModel.uri"] = stage.reference_model
+    return {field: named.uri.rstrip("/") for field, named in found.items() if named is not None}
 
 
 def list_inputs(run: RunFile) -> FrozenInputs:
@@ -47,12 +70,17 @@ def list_inputs(run: RunFile) -> FrozenInputs:
         ConfigError: A bucket is missing or may not be read.
         DataError: A data set or the model is not there.
     """
-    model = open_folder(run.spec.model.uri, run.spec.storage, field="model.uri")
-    found = [_frozen(model, entry) for entry in needed_files(model.entries())]
-    if not found:
-        raise DataError(
-            f"{model.uri}/", "the model folder is empty", "upload the model or correct model.uri"
-        )
+    found: list[FrozenInput] = []
+    for field, uri in model_folders(run.spec).items():
+        model = open_folder(uri, run.spec.storage, field=field)
+        entries = needed_files(model.entries(), weights=field != "tokenizer.uri")
+        if not entries:
+            raise DataError(
+                f"{model.uri}/",
+                "the model folder is empty",
+                f"upload the model or correct {field}",
+            )
+        found += [each for entry in entries if (each := _frozen(model, entry)) not in found]
     for index in range(len(run.spec.datasets)):
         folder, name = _dataset_place(run, index)
         entry = folder.head(name)
@@ -77,13 +105,15 @@ def _dataset_place(run: RunFile, index: int) -> tuple[Folder, str]:
     return folder, name
 
 
-def needed_files(entries: Sequence[StoredObject]) -> list[StoredObject]:
+def needed_files(entries: Sequence[StoredObject], *, weights: bool = True) -> list[StoredObject]:
     """Returns the files of a model folder that loading it needs.
 
     Those are the ones at its top; where it holds safetensors, the same weights in other formats are
-    left out.
+    left out, and without `weights` all of them are.
     """
     top = [entry for entry in entries if "/" not in entry.path and entry.path]
+    if not weights:
+        return [e for e in top if not e.path.endswith((".safetensors", *_OTHER_WEIGHTS))]
     if not any(entry.path.endswith(".safetensors") for entry in top):
         return top
     return [entry for entry in top if not entry.path.endswith(_OTHER_WEIGHTS)]
@@ -134,22 +164,44 @@ def fetch(
     Raises:
         DataError: An input changed since it was frozen.
     """
-    model_uri = run.spec.model.uri.rstrip("/")
-    dataset_uris = [dataset.uri for dataset in run.spec.datasets]
-    in_model = [each for each in frozen.inputs if each.uri not in dataset_uris]
-    version = hashlib.sha256("".join(each.etag for each in in_model).encode()).hexdigest()[:16]
-    model_path = scratch / f"model-{version}"
-    model = open_folder(model_uri, run.spec.storage, field="model.uri")
-    targets = [model_path / each.uri.removeprefix(f"{model_uri}/") for each in in_model]
-    model_files = _fetch_all(model, in_model, targets, _words(model_uri, in_model, tell))
+    paths: dict[str, Path] = {}
+    model_files: list[InputFile] = []
+    for field, uri in model_folders(run.spec).items():
+        paths[field], files = _fetch_folder(run, frozen, (field, uri), scratch, tell)
+        model_files += [file for file in files if file not in model_files]
     dataset_files = []
-    for index, uri in enumerate(dataset_uris):
+    for index, dataset in enumerate(run.spec.datasets):
+        uri = dataset.uri
         folder, name = _dataset_place(run, index)
         entry = next(each for each in frozen.inputs if each.uri == uri)
         version = hashlib.sha256(f"{uri} {entry.etag}".encode()).hexdigest()[:16]
         target = scratch / f"data-{version}" / name
         dataset_files += _fetch_all(folder, [entry], [target], _words(uri, [entry], tell))
-    return Downloaded(model_path, model_files, dataset_files)
+    model = paths.get("model.uri") or paths.get("tokenizer.uri")
+    reference = paths.get("dpo.referenceModel.uri") or paths.get("kto.referenceModel.uri")
+    return Downloaded(model, reference, model_files, dataset_files)
+
+
+def _fetch_folder(
+    run: RunFile,
+    frozen: FrozenInputs,
+    source: tuple[str, str],
+    scratch: Path,
+    tell: Callable[[str], None],
+) -> tuple[Path, list[InputFile]]:
+    """Downloads the files of one model folder, given its field and URI; returns where they are."""
+    field, uri = source
+    datasets = {dataset.uri for dataset in run.spec.datasets}
+    entries = [
+        each
+        for each in frozen.inputs
+        if each.uri.rpartition("/")[0] == uri and each.uri not in datasets
+    ]
+    version = hashlib.sha256("".join(each.etag for each in entries).encode()).hexdigest()[:16]
+    path = scratch / f"model-{version}"
+    folder = open_folder(uri, run.spec.storage, field=field)
+    targets = [path / each.uri.removeprefix(f"{uri}/") for each in entries]
+    return path, _fetch_all(folder, entries, targets, _words(uri, entries, tell))
 
 
 def _fetch_all(

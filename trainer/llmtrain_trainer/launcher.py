@@ -114,7 +114,8 @@ def _train(
         run=node.run.model_copy(update={"attempt": node.run.attempt or start.attempt}),
         restart=start.restart,
         node=node.index,
-        model_path=str(inputs.model),
+        model_path=str(inputs.model or ""),
+        reference_path=str(inputs.reference or ""),
         dataset_files=inputs.dataset_files,
         resume_from=str(settled.resume_from) if settled.resume_from else None,
     )

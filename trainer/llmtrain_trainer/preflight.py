@@ -23,12 +23,12 @@ def check_model(folder: Path, spec: RunSpec) -> None:
         ConfigError: The model and the spec do not fit together.
         DataError: A file that a model must have is missing or malformed.
     """
-    config = _read(folder, "config.json", spec)
-    _check_length(config, spec)
-    _check_weights(folder, spec)
+    if spec.model is not None:  # A new model has none of this.
+        _check_length(_read(folder, "config.json", spec), spec)
+        _check_weights(folder, spec)
     if not (folder / _TOKENIZER).is_file():
         raise DataError(
-            spec.model.uri,
+            spec.source_uri,
             f"has no {_TOKENIZER}",
             "save the tokenizer there with transformers: tokenizer.save_pretrained(folder)",
         )
@@ -40,7 +40,7 @@ def _read(folder: Path, name: str, spec: RunSpec) -> dict[str, Any]:
     path = folder / name
     if not path.is_file():
         raise DataError(
-            spec.model.uri,
+            spec.source_uri,
             f"has no {name}",
             "name the folder of a Hugging Face model, as model.save_pretrained(folder) writes it",
         )
@@ -48,10 +48,10 @@ def _read(folder: Path, name: str, spec: RunSpec) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(
-            f"{spec.model.uri}, {name}", f"is not JSON ({error})", "upload it again"
+            f"{spec.source_uri}, {name}", f"is not JSON ({error})", "upload it again"
         ) from error
     if not isinstance(content, dict):
-        raise DataError(f"{spec.model.uri}, {name}", "is no JSON object", "upload it again")
+        raise DataError(f"{spec.source_uri}, {name}", "is no JSON object", "upload it again")
     return content
 
 
@@ -59,10 +59,11 @@ def _check_length(config: dict[str, Any], spec: RunSpec) -> None:
     """Holds `maxLength` against the model's context, where the model has a fixed one."""
     text_config = config.get("text_config") or config
     context = text_config.get("max_position_embeddings")
-    if isinstance(context, int) and spec.training.max_length > context:
+    if isinstance(context, int) and spec.require_training().max_length > context:
         raise ConfigError(
             "training.maxLength",
-            f"{spec.training.max_length} tokens are more than the model's context of {context}",
+            f"{spec.require_training().max_length} tokens are more than the model's context of"
+            f" {context}",
             f"use at most {context}",
         )
 
@@ -72,14 +73,14 @@ def _check_weights(folder: Path, spec: RunSpec) -> None:
     present = sorted(folder.glob("*.safetensors"))
     if not present:
         raise DataError(
-            spec.model.uri,
+            spec.source_uri,
             "has no safetensors weights",
             "save the model there with transformers 5 or later: model.save_pretrained(folder)",
         )
     _check_index(folder, spec)
     for file in present:
         if problem := safetensors_problem(file):
-            raise DataError(f"{spec.model.uri}, {file.name}", problem, "upload it again")
+            raise DataError(f"{spec.source_uri}, {file.name}", problem, "upload it again")
 
 
 def _check_index(folder: Path, spec: RunSpec) -> None:
@@ -90,7 +91,7 @@ def _check_index(folder: Path, spec: RunSpec) -> None:
     missing = sorted(name for name in named if not (folder / name).is_file())
     if missing:
         raise DataError(
-            spec.model.uri,
+            spec.source_uri,
             f"lacks {len(missing)} of its {len(named)} weight files, such as {missing[0]}",
             "upload the whole folder again",
         )
@@ -124,7 +125,7 @@ def _check_chat_template(folder: Path, spec: RunSpec) -> None:
         return
     raise ConfigError(
         "model.uri",
-        f"the tokenizer of {spec.model.uri} has no chat template, and {needs[0].uri} has the"
+        f"the tokenizer of {spec.source_uri} has no chat template, and {needs[0].uri} has the"
         f" format {needs[0].format}, which is rendered by one",
         "use an instruction model, add a chat_template.jinja to the model's folder, or write the"
         " rows as prompt and completion (format: PromptCompletion)",

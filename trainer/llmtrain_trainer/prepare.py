@@ -125,7 +125,8 @@ def fetch_and_check(output: Folder, run: RunFile, scratch: Path, tell: Tell) -> 
     frozen = inputs.freeze(output, run)
     downloaded = inputs.fetch(run, frozen, scratch, tell)
     tell("checking the model and the rows")
-    preflight.check_model(downloaded.model, run.spec)
+    if downloaded.model is not None:
+        preflight.check_model(downloaded.model, run.spec)
     rows.check(downloaded.dataset_files, run.spec)
     return downloaded
 

@@ -57,8 +57,11 @@ class Job(ApiModel):
     node: int
     """Index of this node, from 0."""
 
-    model_path: str
-    """Folder with the downloaded model."""
+    model_path: str = ""
+    """Folder with the downloaded model, or with the tokenizer of a new one; empty for neither."""
+
+    reference_path: str = ""
+    """Folder with the downloaded reference model; empty for none."""
 
     dataset_files: list[InputFile]
     """The downloaded data, in the order of `spec.datasets`."""

@@ -68,8 +68,8 @@ def _wait_for_job(path: Path) -> Job:
 
 def _last_step() -> int | None:
     """Returns the step that training has come to, without importing what was never imported."""
-    sft = sys.modules.get("llmtrain_trainer.stages.sft")
-    return sft.current_step() if sft is not None else None
+    flow = sys.modules.get("llmtrain_trainer.stages.flow")
+    return flow.current_step() if flow is not None else None
 
 
 def _set_up_logging(rank: int) -> None:

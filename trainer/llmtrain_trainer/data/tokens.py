@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import BaseModel
 
 from llmtrain_api.errors import DataError
+from llmtrain_api.stages.sft import SFT
 from llmtrain_trainer.data import rows
 from llmtrain_trainer.data.chat import IGNORED, Encoder, Tokens
 from llmtrain_trainer.data.rows import Row
@@ -119,7 +120,7 @@ def prepare(job: Job, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Accou
         key=key,
         datasets=[DatasetAccount(uri=file.uri, sha256=file.sha256) for file in job.dataset_files],
     )
-    all_tokens = job.run.spec.sft.loss == "AllTokens"
+    all_tokens = (job.run.spec.sft or SFT()).loss == "AllTokens"
     encoder = Encoder(tokenizer, all_tokens=all_tokens)
     with ArrowFile(prepared.train) as train, ArrowFile(prepared.evaluation) as evaluation:
         for index in range(len(job.dataset_files)):
@@ -149,8 +150,8 @@ def _key(job: Job) -> str:
         [file.sha256 for file in job.dataset_files],
         [dataset.format for dataset in spec.datasets],
         spec.evaluation.fraction if spec.evaluation is not None else 0,
-        spec.sft.loss,
-        spec.training.max_length,
+        (spec.sft or SFT()).loss,
+        spec.require_training().max_length,
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -159,7 +160,7 @@ def _encode(
     job: Job, index: int, encoder: Encoder, account: DatasetAccount
 ) -> Iterator[tuple[Row, Tokens, Tokens]]:
     """Yields each row of dataset `index` with its tokens, whole and cut; counts what happens."""
-    max_length = job.run.spec.training.max_length
+    max_length = job.run.spec.require_training().max_length
     source = rows.read(job.dataset_files, job.run.spec, index)
     while batch := list(itertools.islice(source, _ROWS_AT_ONCE)):
         for row, whole in zip(batch, encoder.encode(batch), strict=True):
@@ -196,7 +197,7 @@ def _check_left(account: Account, job: Job) -> None:
     raise DataError(
         ", ".join(dataset.uri for dataset in account.datasets[:3]),
         f"of {account.total('rows')} rows {account.total('dropped')} have no trained token within"
-        f" training.maxLength ({job.run.spec.training.max_length}), which leaves"
+        f" training.maxLength ({job.run.spec.require_training().max_length}), which leaves"
         f" {account.total('train')} to train on and {account.total('evaluation')} held out",
         "raise training.maxLength, shorten the prompts, or add rows",
     )

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from llmtrain_api.errors import ConfigError
 from llmtrain_api.run import RunSpec
+from llmtrain_api.stages.sft import SFT
 from llmtrain_trainer.stages.devices import Device, Precision, choose_backend
 
 if TYPE_CHECKING:
@@ -153,14 +154,14 @@ def map_spec(
     `folder` takes the checkpoints; `distributed` says that torchrun started this process. What no
     field of the spec says, and llmtrain's promises do not need, is left at TRL's default.
     """
-    training, evaluation = spec.training, spec.evaluation
+    training, evaluation = spec.require_training(), spec.evaluation
     every_steps = evaluation.every_steps if evaluation is not None else None
     batch_size = evaluation.batch_size if evaluation is not None else None
     return {
         "output_dir": str(folder),
         # Data. Rows come with token ids and labels; TRL packs and batches them.
         "max_length": training.max_length,
-        "packing": spec.sft.packing,
+        "packing": (spec.sft or SFT()).packing,
         "shuffle_dataset": True,
         # The optimizer and its schedule.
         "per_device_train_batch_size": training.micro_batch_size,
@@ -206,15 +207,16 @@ def check(spec: RunSpec) -> None:
     from trl.trainer.sft_config import SFTConfig
 
     known = [str(optimizer.value) for optimizer in OptimizerNames]
-    if spec.training.optim not in known:
+    training = spec.require_training()
+    if training.optim not in known:
         raise ConfigError(
             "training.optim",
-            f"transformers has no optimizer '{spec.training.optim}'",
+            f"transformers has no optimizer '{training.optim}'",
             f"use one of {', '.join(known)}",
         )
     hints = get_type_hints(SFTConfig)
     types = {field.name: hints[field.name] for field in fields(SFTConfig) if field.init}
-    check_arguments(spec.training.arguments, types)
+    check_arguments(training.arguments, types)
 
 
 def build(spec: RunSpec, device: Device, precision: Precision, folder: Path) -> SFTConfig:
@@ -227,7 +229,7 @@ def build(spec: RunSpec, device: Device, precision: Precision, folder: Path) -> 
 
     fixed = map_spec(spec, device, precision, folder, distributed="RANK" in os.environ)
     try:
-        return SFTConfig(**{**fixed, **spec.training.arguments})
+        return SFTConfig(**{**fixed, **spec.require_training().arguments})
     except (ValueError, TypeError, ImportError) as error:
         raise ConfigError(
             "training.arguments", f"SFTConfig refuses them ({error})", "correct or remove them"

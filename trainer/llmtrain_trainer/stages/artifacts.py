@@ -21,7 +21,8 @@ from llmtrain_trainer.workdir import Job
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-    from trl.trainer.sft_trainer import SFTTrainer
+
+    from llmtrain_trainer.stages.flow import Recorded
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ _LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", 
 def write(
     job: Job,
     folder: Path,
-    trainer: SFTTrainer,
+    trainer: Recorded,
     account: Account,
     metrics: Mapping[str, float],
     weights: str,
@@ -52,16 +53,16 @@ def write(
     logger.info("all results are written")
 
 
-def _save_weights(job: Job, out: Path, trainer: SFTTrainer, account: Account) -> list[Kind]:
+def _save_weights(job: Job, out: Path, trainer: Recorded, account: Account) -> list[Kind]:
     """Saves the weights; returns the folders made."""
     spec = job.run.spec
     model = trainer.accelerator.unwrap_model(trainer.model)
-    if spec.tuning.method == "Full":
+    if spec.method == "Full":
         model.to(dtype=_stored_dtype(job))
         _save_model(model, out / "model", account)
         return ["model"]
     model.save_pretrained(out / "adapter")
-    _name_base(out / "adapter" / "adapter_config.json", spec.model.uri)
+    _name_base(out / "adapter" / "adapter_config.json", spec.source_uri)
     if not spec.output.export.merge_adapter:
         return ["adapter"]
     model.to("cpu")  # The merge happens there, and nothing is trained any more.

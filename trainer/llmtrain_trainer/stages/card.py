@@ -34,7 +34,7 @@ def write_card(
     parts = [
         _front_matter(kind),
         f"# {name}\n",
-        f"{_what(kind, spec)}, trained from `{spec.model.uri}` by llmtrain.\n",
+        f"{_what(kind, spec)}, trained from `{spec.source_uri}` by llmtrain.\n",
         "## Data\n\n" + _data(account),
         "## Training\n\n" + _arguments(spec),
         "## Results\n\n" + _results(results),
@@ -60,7 +60,7 @@ def _what(kind: Kind, spec: RunSpec) -> str:
         return "A LoRA adapter for supervised fine-tuning"
     return (
         "The base model with a LoRA adapter merged in"
-        if spec.tuning.method == "LoRA"
+        if spec.method == "LoRA"
         else ("A model with all weights fine-tuned under supervision")
     )
 
@@ -110,7 +110,7 @@ def _usage(kind: Kind, spec: RunSpec) -> str:
         body = (
             "from peft import PeftModel\n"
             "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-            f"# A local copy of {spec.model.uri}\n"
+            f"# A local copy of {spec.source_uri}\n"
             'base = AutoModelForCausalLM.from_pretrained("path/to/the/base/model")\n'
             'model = PeftModel.from_pretrained(base, "path/to/this/folder")\n'
         )

@@ -1,0 +1,187 @@
+"""The rules about more than one field of a run's spec, in CEL and Python alike."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from llmtrain_api.markers import Rule
+
+FORMATS = {
+    "Tokenizer": ("Text",),
+    "Pretrain": ("Text",),
+    "SFT": ("Alpaca", "Messages", "PromptCompletion"),
+    "DPO": ("Preference",),
+    "KTO": ("KTO",),
+    "Reward": ("Preference",),
+}
+"""The formats of rows that a stage reads."""
+
+_BLOCKS = {
+    "Tokenizer": "tokenizer_training",
+    "Pretrain": "pretrain",
+    "SFT": "sft",
+    "DPO": "dpo",
+    "KTO": "kto",
+    "Reward": "reward",
+}
+"""The block of settings that belongs to a stage."""
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.title() for word in rest)
+
+
+def _only_for(stage: str, block: str) -> Rule:
+    return Rule(
+        f"!has(self.{_camel(block)}) || self.stage == '{stage}'",
+        lambda spec: getattr(spec, block) is None or spec.stage == stage,
+        f"only for stage {stage}: remove it, or correct the stage",
+        at=_camel(block),
+        reason="FieldValueForbidden",
+    )
+
+
+def _not_for_tokenizer(block: str) -> Rule:
+    return Rule(
+        f"!has(self.{block}) || self.stage != 'Tokenizer'",
+        lambda spec: getattr(spec, block) is None or spec.stage != "Tokenizer",
+        "stage Tokenizer trains no weights: remove it",
+        at=block,
+        reason="FieldValueForbidden",
+    )
+
+
+def _reads(stage: str, formats: tuple[str, ...], spec: Any) -> bool:
+    return spec.stage != stage or all(dataset.format in formats for dataset in spec.datasets)
+
+
+_FORMAT_RULES = tuple(
+    Rule(
+        f"self.stage != '{stage}' || self.datasets.all(d, d.format in {list(formats)})",
+        partial(_reads, stage, formats),
+        f"stage {stage} reads the {'format' if len(formats) == 1 else 'formats'}"
+        f" {', '.join(formats)}: correct the format of the data set, or the stage",
+        at="datasets",
+    )
+    for stage, formats in FORMATS.items()
+)
+_SOURCE_RULES = (
+    Rule(
+        "self.stage == 'Tokenizer' || has(self.model)"
+        " || (self.stage == 'Pretrain' && has(self.architecture))",
+        lambda spec: (
+            spec.stage == "Tokenizer"
+            or spec.model is not None
+            or (spec.stage == "Pretrain" and spec.architecture is not None)
+        ),
+        "set the model that training starts from; only Pretrain can start from an architecture",
+        at="model",
+        reason="FieldValueRequired",
+    ),
+    Rule(
+        "!has(self.model) || !has(self.architecture)",
+        lambda spec: spec.model is None or spec.architecture is None,
+        "model is set too: remove one of them",
+        at="architecture",
+        reason="FieldValueForbidden",
+    ),
+    _only_for("Pretrain", "architecture"),
+    Rule(
+        "has(self.tokenizer) == has(self.architecture)",
+        lambda spec: (spec.tokenizer is None) == (spec.architecture is None),
+        "set it with an architecture, and only then: a model brings its own tokenizer",
+        at="tokenizer",
+    ),
+    Rule(
+        "!has(self.architecture) || !has(self.training)"
+        " || self.training.maxLength <= self.architecture.maxPositionEmbeddings",
+        lambda spec: (
+            spec.architecture is None
+            or spec.training is None
+            or spec.training.max_length <= spec.architecture.max_position_embeddings
+        ),
+        "use at least training.maxLength",
+        at="architecture.maxPositionEmbeddings",
+    ),
+)
+_BLOCK_RULES = (
+    Rule(
+        "self.stage != 'Tokenizer' || has(self.tokenizerTraining)",
+        lambda spec: spec.stage != "Tokenizer" or spec.tokenizer_training is not None,
+        "set it, to say how large the vocabulary is: tokenizerTraining: {vocabSize: 32000}",
+        at="tokenizerTraining",
+        reason="FieldValueRequired",
+    ),
+    Rule(
+        "has(self.training) || self.stage == 'Tokenizer'",
+        lambda spec: spec.training is not None or spec.stage == "Tokenizer",
+        "set globalBatchSize, learningRate, and epochs or maxSteps in it",
+        at="training",
+        reason="FieldValueRequired",
+    ),
+    Rule(
+        "has(self.tuning) || !has(self.model)",
+        lambda spec: spec.tuning is not None or spec.model is None,
+        "set which weights are trained: tuning: {method: LoRA} or {method: Full}",
+        at="tuning",
+        reason="FieldValueRequired",
+    ),
+    Rule(
+        "!has(self.architecture) || !has(self.tuning) || self.tuning.method == 'Full'",
+        lambda spec: (
+            spec.architecture is None or spec.tuning is None or spec.tuning.method == "Full"
+        ),
+        "a new model is trained as a whole: use Full, or start from a model",
+        at="tuning.method",
+    ),
+    *(_not_for_tokenizer(name) for name in ("model", "tuning", "training")),
+    Rule(
+        "self.stage != 'Tokenizer' || self.workers.nodes * self.workers.processesPerNode <= 1",
+        lambda spec: spec.stage != "Tokenizer" or spec.world_size == 1,
+        "stage Tokenizer runs in one process: use 1 node with 1 process",
+        at="workers",
+    ),
+)
+
+
+def _batch_values(spec: Any) -> tuple[int, ...]:
+    batch, unit = spec.training.global_batch_size, spec.rows_per_micro_step
+    parts = (spec.workers.nodes, spec.workers.processes_per_node, spec.training.micro_batch_size)
+    return (batch, unit, *parts, (batch // unit + 1) * unit)
+
+
+_PARTS = ("self.workers.nodes", "self.workers.processesPerNode", "self.training.microBatchSize")
+_UNIT = " * ".join(_PARTS)
+_BATCH = "self.training.globalBatchSize"
+_BATCH_RULE = Rule(
+    # 0 is refused where it stands.
+    f"!has(self.training) || {_UNIT} < 1 || {_BATCH} % ({_UNIT}) == 0",
+    lambda spec: (
+        spec.training is None or spec.training.global_batch_size % spec.rows_per_micro_step == 0
+    ),
+    "must be a multiple of workers.nodes x workers.processesPerNode x training.microBatchSize",
+    at="training.globalBatchSize",
+    template="%d is not a multiple of %d = workers.nodes %d x workers.processesPerNode %d x"
+    " training.microBatchSize %d: use %d or another multiple",
+    values_cel=", ".join((_BATCH, _UNIT, *_PARTS, f"({_BATCH} / ({_UNIT}) + 1) * {_UNIT}")),
+    values=_batch_values,
+)
+_MERGE_RULE = Rule(
+    "(has(self.tuning) && self.tuning.method == 'LoRA') || !self.output.export.mergeAdapter",
+    lambda spec: spec.method == "LoRA" or not spec.output.export.merge_adapter,
+    "only for tuning.method LoRA: with Full there is no adapter, so remove it",
+    at="output.export.mergeAdapter",
+    reason="FieldValueForbidden",
+)
+
+RULES = (
+    *_SOURCE_RULES,
+    *_BLOCK_RULES,
+    *(_only_for(stage, block) for stage, block in _BLOCKS.items()),
+    *_FORMAT_RULES,
+    _BATCH_RULE,
+    _MERGE_RULE,
+)
+"""The rules of `RunSpec`."""

@@ -1,0 +1,1 @@
+"""One typed block per stage: what only that stage needs to know."""

@@ -1,0 +1,94 @@
+"""Loads what training starts from: the tokenizer, the model, the adapter's settings."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import torch
+import transformers
+from peft import LoraConfig
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from llmtrain_api.errors import ConfigError, DataError
+from llmtrain_api.run import RunSpec
+from llmtrain_api.training import LoRA
+from llmtrain_trainer.stages.devices import (
+    Device,
+    Precision,
+    base_weights_in_bf16,
+    choose_attention,
+)
+from llmtrain_trainer.workdir import Job
+
+
+def load_tokenizer(job: Job) -> Any:
+    """Returns the tokenizer.
+
+    Raises:
+        DataError: transformers cannot load it.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(job.model_path)
+    except MemoryError:
+        raise
+    except Exception as error:  # The Rust library below raises plain Exception.
+        raise DataError(
+            job.run.spec.source_uri,
+            f"transformers {transformers.__version__} cannot load its tokenizer ({error})",
+            "save it there again with transformers: tokenizer.save_pretrained(folder)",
+        ) from error
+
+
+def load_model(job: Job, device: Device, precision: Precision) -> PreTrainedModel:
+    """Returns the model.
+
+    Raises:
+        DataError: transformers cannot load it.
+    """
+    spec = job.run.spec
+    flash = importlib.util.find_spec("flash_attn") is not None
+    in_bf16 = base_weights_in_bf16(spec.method, precision)
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            job.model_path,
+            dtype=torch.bfloat16 if in_bf16 else torch.float32,
+            attn_implementation=choose_attention(device, precision, flash_installed=flash),
+        )
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise DataError(
+            spec.source_uri,
+            f"transformers {transformers.__version__} cannot load it ({error})",
+            "name the folder of a causal language model that this version of transformers knows",
+        ) from error
+
+
+def lora_config(spec: RunSpec, model: PreTrainedModel) -> LoraConfig | None:
+    """Returns PEFT's settings of the adapter, or none for full tuning."""
+    if spec.method != "LoRA":
+        return None
+    lora = (spec.tuning and spec.tuning.lora) or LoRA()
+    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    linear = sorted(
+        {
+            name.rpartition(".")[2]
+            for name, module in model.named_modules()
+            if isinstance(module, torch.nn.Linear) and module is not head
+        }
+    )
+    modules = [name for name, _ in model.named_modules()]
+    for target in lora.target_modules or []:
+        if not any(name == target or name.endswith(f".{target}") for name in modules):
+            raise ConfigError(
+                "tuning.lora.targetModules",
+                f"the model has no layer '{target}'",
+                f"choose from {', '.join(linear)}, or leave it out for all of them",
+            )
+    return LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules or "all-linear",
+        task_type="CAUSAL_LM",
+    )
