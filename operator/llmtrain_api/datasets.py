@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from llmtrain_api.base import ApiModel, Uri
 from llmtrain_api.markers import Rule
+
+SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".arrow", ".txt")
+"""How the name of an object ends: it says how the object reads."""
+
+COMPRESSIONS = (".gz", ".zst")
+"""What may follow a suffix, when the object is compressed."""
+
+_KINDS = "|".join(suffix.removeprefix(".") for suffix in SUFFIXES)
+_PACKINGS = "|".join(suffix.removeprefix(".") for suffix in COMPRESSIONS)
+_NAME = f"[.]({_KINDS})([.]({_PACKINGS}))?$"
 
 
 class Dataset(ApiModel):
@@ -16,12 +27,16 @@ class Dataset(ApiModel):
     uri: Annotated[
         Uri,
         Rule(
-            "self.endsWith('.jsonl') || self.endsWith('.json')",
-            lambda uri: uri.endswith((".jsonl", ".json")),
-            "use an object that ends in .jsonl (one JSON object a line) or .json (one list)",
+            f"self.matches('{_NAME}')",
+            lambda uri: re.search(_NAME, uri) is not None,
+            f"use an object that ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, each also"
+            f" with {' or '.join(COMPRESSIONS)} after it",
         ),
     ]
-    """A `.jsonl` object (one JSON object a line) or a `.json` object (one list of objects)."""
+    """An object whose name says how it reads: `.jsonl` (one JSON object a line), `.json` (one list
+    of objects), `.csv` (the first line names the columns, all cells are strings), `.parquet`,
+    `.arrow`, or `.txt` (a row in every line that is not blank, with the column `text`); each also
+    compressed, as `.gz` or `.zst`."""
 
     format: Literal["Text", "Alpaca", "Messages", "PromptCompletion", "Preference", "KTO"]
     """How a row reads. `Text`: `text`, for the stages Tokenizer and Pretrain. `Alpaca`:

@@ -84,7 +84,7 @@ MISTAKES = (
     Mistake(
         "a data set on a web server", {"datasets": [{**_DATASET, "uri": "https://x.org/a.json"}]}
     ),
-    Mistake("a data set of another type", {"datasets": [{**_DATASET, "uri": "s3://data/a.csv"}]}),
+    Mistake("a data set of another type", {"datasets": [{**_DATASET, "uri": "s3://data/a.xlsx"}]}),
     Mistake("no data sets", {"datasets": REMOVE}),
     Mistake("an empty list of data sets", {"datasets": []}),
     Mistake(

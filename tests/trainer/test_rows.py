@@ -211,8 +211,8 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     """The spec's own rule refuses it first; the reader does not count on that."""
     path = tmp_path / "rows"
     path.write_bytes(b"a,b")
-    file = jobs.input_file(path, "s3://data/rows.csv")
-    with pytest.raises(ConfigError, match=r"datasets\[0\].uri: .*rows.csv ends in neither"):
+    file = jobs.input_file(path, "s3://data/rows.xlsx")
+    with pytest.raises(ConfigError, match=r"datasets\[0\].uri: .*rows.xlsx ends in none of .jsonl"):
         list(rows.read([file], spec("Alpaca"), 0))
 
 

@@ -10,11 +10,14 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from llmtrain_api.errors import ConfigError, DataError
 from llmtrain_api.run import RunSpec
+from llmtrain_trainer.data.columns import column as _column
+from llmtrain_trainer.data.columns import kind as _kind
+from llmtrain_trainer.data.columns import text as _text
+from llmtrain_trainer.data.files import read_rows
 from llmtrain_trainer.workdir import InputFile
 
 Message = dict[str, Any]
@@ -79,74 +82,44 @@ def read(files: Sequence[InputFile], spec: RunSpec, index: int) -> Iterator[Row]
     """Yields the rows of dataset `index`, in the order of its file.
 
     Raises:
-        ConfigError: The object is neither `.jsonl` nor `.json`.
+        ConfigError: The object's name does not say how it reads.
         DataError: A row is malformed, or there is none.
     """
     file = files[index]
     dataset_format = spec.datasets[index].format
     fraction = spec.evaluation.fraction if spec.evaluation is not None else 0.0
     empty = True
-    for place, raw in _objects(file, index):
+    for place, raw in read_rows(file, index):
         empty = False
-        if not isinstance(raw, dict):
-            raise DataError(place, f"is {_kind(raw)}", "write one JSON object per row")
-        content = _PARSERS[dataset_format](place, raw)
-        yield Row(place, is_held_out(raw, fraction), content)
+        row = require_object(place, raw)
+        content = _PARSERS[dataset_format](place, row)
+        yield Row(place, is_held_out(row, fraction), content)
     if empty:
-        raise DataError(file.uri, "holds no rows", "upload rows, or remove it from spec.datasets")
+        raise no_rows(file)
 
 
 def is_held_out(row: dict[str, Any], fraction: float) -> bool:
     """Returns whether a row belongs to the held-out share: a function of its content alone."""
-    digest = hashlib.sha256(json.dumps(row, sort_keys=True).encode()).digest()
+    # Columnar files hold more kinds of values than JSON; `str` tells those apart, too.
+    content = json.dumps(row, sort_keys=True, default=str)
+    digest = hashlib.sha256(content.encode()).digest()
     return int.from_bytes(digest[:8], "big") < fraction * 2**64
 
 
-def _objects(file: InputFile, index: int) -> Iterator[tuple[str, Any]]:
-    """Yields each row's place and its parsed JSON."""
-    suffix = Path(file.uri).suffix
-    if suffix == ".jsonl":
-        return _json_lines(file)
-    if suffix == ".json":
-        return _json_list(file)
-    raise ConfigError(
-        f"datasets[{index}].uri",
-        f"{file.uri} ends in neither .jsonl nor .json",
-        "name one object with JSON lines (.jsonl) or one JSON list (.json)",
-    )
+def require_object(place: str, raw: object) -> dict[str, Any]:
+    """Returns a row as it is.
+
+    Raises:
+        DataError: It is no JSON object.
+    """
+    if not isinstance(raw, dict):
+        raise DataError(place, f"is {_kind(raw)}", "write one JSON object per row")
+    return raw
 
 
-def _json_lines(file: InputFile) -> Iterator[tuple[str, Any]]:
-    with Path(file.path).open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            place = f"{file.uri}, line {number}"
-            try:
-                yield place, json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-            except UnicodeDecodeError as error:
-                raise DataError(place, f"is not UTF-8 ({error})", "save it as UTF-8") from error
-            except ValueError as error:
-                raise DataError(
-                    place, f"is not JSON ({error})", "write one JSON object per line"
-                ) from error
-
-
-def _json_list(file: InputFile) -> Iterator[tuple[str, Any]]:
-    try:
-        rows = json.loads(Path(file.path).read_bytes().decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise DataError(file.uri, f"is not UTF-8 ({error})", "save it as UTF-8") from error
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{file.uri}, line {error.lineno}",
-            f"is not JSON ({error})",
-            "write one JSON list, or name a file with one object per line .jsonl",
-        ) from error
-    if not isinstance(rows, list):
-        raise DataError(file.uri, f"is {_kind(rows)}", "write one JSON list of objects")
-    for number, row in enumerate(rows, start=1):
-        yield f"{file.uri}, row {number}", row
+def no_rows(file: InputFile) -> DataError:
+    """Returns the error of an object without rows."""
+    return DataError(file.uri, "holds no rows", "upload rows, or remove it from spec.datasets")
 
 
 def _alpaca(place: str, row: dict[str, Any]) -> Chat:
@@ -209,40 +182,3 @@ _PARSERS: dict[str, Callable[[str, dict[str, Any]], Chat | Completion]] = {
     "Messages": _messages,
     "PromptCompletion": _completion,
 }
-
-
-def _text(place: str, row: dict[str, Any], name: str, *, required: bool = True) -> str:
-    """Returns a text column; one that is not required may be absent or null."""
-    if not required and row.get(name) is None:
-        return ""
-    value = _column(place, row, name)
-    if not isinstance(value, str):
-        raise DataError(place, f"`{name}` is {_kind(value)}", f"make `{name}` a string")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise DataError(
-            place, f"`{name}` holds half of a surrogate pair ({error})", "mend its \\u escapes"
-        ) from error
-    return value
-
-
-def _column(place: str, row: dict[str, Any], name: str) -> Any:
-    if name not in row:
-        have = ", ".join(f"`{key}`" for key in sorted(row)[:8]) or "nothing"
-        raise DataError(
-            place, f"has no `{name}` (it has {have})", "add it, or correct the dataset's format"
-        )
-    return row[name]
-
-
-def _kind(value: object) -> str:
-    """Returns what a JSON value is, in words."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true or false"
-    if isinstance(value, list):
-        return "a list" if value else "an empty list"
-    names = {str: "a string", int: "a number", float: "a number", dict: "an object"}
-    return names[type(value)]
