@@ -14,7 +14,7 @@ def test_what_the_user_set_reaches_the_libraries(
 ) -> None:
     monkeypatch.setattr(os, "environ", {"TOKENIZERS_PARALLELISM": "false"})
     monkeypatch.setattr(worker, "_wait_for_job", lambda path: 1 / 0)
-    monkeypatch.setitem(sys.modules, "llmtrain_trainer.stages.sft", worker)  # Without torch.
+    monkeypatch.setitem(sys.modules, "llmtrain_trainer.stages.flow", worker)  # Without torch.
     monkeypatch.setattr(worker, "current_step", lambda: None, raising=False)
     assert worker.main([str(tmp_path)]) != 0
     assert os.environ == {**worker.ENVIRONMENT, "TOKENIZERS_PARALLELISM": "false"}

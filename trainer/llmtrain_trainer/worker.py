@@ -8,6 +8,7 @@ code of its failure's class otherwise; torchrun does not pass codes on, so the l
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import os
 import sys
@@ -48,15 +49,38 @@ def main(argv: Sequence[str] | None = None) -> int:
         if rank == 0:
             loading = Activity(activity="Loading", message="importing the training stack")
             write_atomically(folder / workdir.ACTIVITY, loading.model_dump_json())
-        from llmtrain_trainer.stages import sft  # Late: importing the training stack takes seconds.
-
-        outcome = sft.run(_wait_for_job(folder / workdir.JOB), folder)
+        # Late: it takes seconds, in which the launcher fetches the inputs.
+        importlib.import_module("llmtrain_trainer.stages.flow")
+        outcome = _run_stage(_wait_for_job(folder / workdir.JOB), folder)
     except Exception as error:
         traceback.print_exc()
         outcome = report(error, folder, rank, _last_step())
     sys.stdout.flush()
     sys.stderr.flush()
     return EXIT_POLICIES[outcome].code
+
+
+def _run_stage(job: Job, folder: Path) -> ExitClass:
+    """Runs the job's stage; what only that stage needs is imported late."""
+    match job.run.spec.stage:
+        case "DPO":
+            from llmtrain_trainer.stages import dpo
+
+            return dpo.run(job, folder)
+        case "KTO":
+            from llmtrain_trainer.stages import kto
+
+            return kto.run(job, folder)
+        case "Reward":
+            from llmtrain_trainer.stages import reward
+
+            return reward.run(job, folder)
+        case "SFT":
+            from llmtrain_trainer.stages import sft
+
+            return sft.run(job, folder)
+        case stage:
+            raise NotImplementedError(f"stage {stage}")
 
 
 def _wait_for_job(path: Path) -> Job:
