@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, ClassVar, Literal
 
@@ -163,6 +164,17 @@ class RunSpec(ApiModel):
     def gradient_accumulation_steps(self) -> int:
         """Micro-batches per process and optimizer step."""
         return self.require_training().global_batch_size // self.rows_per_micro_step
+
+    @property
+    def steps(self) -> int | None:
+        """Optimizer steps of the whole run; none where epochs say when it ends.
+
+        `training.maxTokens` is rounded up to whole steps.
+        """
+        training = self.require_training()
+        if training.max_tokens is None:
+            return training.max_steps
+        return math.ceil(training.max_tokens / (training.global_batch_size * training.max_length))
 
     @property
     def method(self) -> Literal["LoRA", "Full"]:

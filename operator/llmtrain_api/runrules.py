@@ -122,6 +122,15 @@ _BLOCK_RULES = (
         reason="FieldValueRequired",
     ),
     Rule(
+        "!has(self.training) || !has(self.training.maxTokens) || self.stage == 'Pretrain'",
+        lambda spec: (
+            spec.training is None or spec.training.max_tokens is None or spec.stage == "Pretrain"
+        ),
+        "only for stage Pretrain: use epochs or maxSteps",
+        at="training.maxTokens",
+        reason="FieldValueForbidden",
+    ),
+    Rule(
         "has(self.tuning) || !has(self.model)",
         lambda spec: spec.tuning is not None or spec.model is None,
         "set which weights are trained: tuning: {method: LoRA} or {method: Full}",

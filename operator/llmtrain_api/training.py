@@ -73,9 +73,14 @@ class Training(ApiModel):
 
     rules: ClassVar = (
         Rule(
-            "has(self.epochs) || has(self.maxSteps)",
-            lambda training: training.epochs is not None or training.max_steps is not None,
-            "set one of epochs and maxSteps: it says when training ends",
+            "has(self.epochs) || has(self.maxSteps) || has(self.maxTokens)",
+            lambda training: (
+                training.epochs is not None
+                or training.max_steps is not None
+                or training.max_tokens is not None
+            ),
+            "set one of epochs and maxSteps (or maxTokens, for Pretrain): it says when training"
+            " ends",
             at="epochs",
             reason="FieldValueRequired",
         ),
@@ -86,14 +91,28 @@ class Training(ApiModel):
             at="maxSteps",
             reason="FieldValueForbidden",
         ),
+        Rule(
+            "!has(self.maxTokens) || !(has(self.epochs) || has(self.maxSteps))",
+            lambda training: (
+                training.max_tokens is None
+                or (training.epochs is None and training.max_steps is None)
+            ),
+            "epochs or maxSteps is set too: remove all but one",
+            at="maxTokens",
+            reason="FieldValueForbidden",
+        ),
     )
 
     epochs: Annotated[float, Field(gt=0, le=10_000)] | None = None
-    """Passes over the training rows, transformers' `num_train_epochs`. Exactly one of `epochs` and
-    `maxSteps` must be set."""
+    """Passes over the training rows, transformers' `num_train_epochs`. Exactly one of `epochs`,
+    `maxSteps` and `maxTokens` must be set."""
 
     max_steps: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
     """Optimizer steps, transformers' `max_steps`."""
+
+    max_tokens: Annotated[int, Field(ge=1, le=10**15)] | None = None
+    """Tokens to train on, for `stage: Pretrain` only; rounded up to whole optimizer steps of
+    globalBatchSize x maxLength tokens."""
 
     global_batch_size: Annotated[int, Field(ge=1, le=1_000_000)]
     """Rows per optimizer step over all processes. Gradient accumulation is derived:

@@ -103,6 +103,14 @@ MISTAKES = (
     ),
     Mistake("both epochs and maxSteps", {"training.maxSteps": 100}),
     Mistake("neither epochs nor maxSteps", {"training.epochs": REMOVE}),
+    Mistake(
+        "both maxSteps and maxTokens",
+        {"training.epochs": REMOVE, "training.maxSteps": 9, "training.maxTokens": 10**9},
+    ),
+    Mistake(
+        "a number of tokens where rows are trained",
+        {"training.epochs": REMOVE, "training.maxTokens": 10**9},
+    ),
     Mistake("no learning rate", {"training.learningRate": REMOVE}),
     Mistake("a learning rate of 0", {"training.learningRate": 0}),
     Mistake("a learning rate of 2", {"training.learningRate": 2}),
@@ -236,6 +244,7 @@ OTHER_VALUES: dict[str, Any] = {
     "tuning.lora.targetModules": ["v_proj", "q_proj"],
     "training.epochs": 4,
     "training.maxSteps": 100,
+    "training.maxTokens": 10**9,
     "training.globalBatchSize": 64,
     "training.microBatchSize": 2,
     "training.maxLength": 1024,

@@ -1,4 +1,4 @@
-"""From a run's spec to the arguments of TRL's SFTConfig, and the check of `training.arguments`."""
+"""From a run's spec to the arguments of its trainer, and the check of `training.arguments`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llmtrain_api.stages.sft import SFT
 from llmtrain_trainer.stages.devices import Device, Precision, choose_backend
 
 if TYPE_CHECKING:
-    from trl.trainer.sft_config import SFTConfig
+    from transformers import TrainingArguments
 
 _OWNERS = {
     "activation_checkpointing": "training.activationCheckpointing",
@@ -54,7 +54,7 @@ _OWNERS = {
     "warmup_steps": "training.warmupSteps",
     "weight_decay": "training.weightDecay",
 }
-"""The field of the spec that owns an argument of SFTConfig."""
+"""The field of the spec that owns an argument."""
 
 _REFUSED = {
     "reads the data in another way than llmtrain prepared it": (
@@ -114,12 +114,15 @@ _REFUSED = {
 }
 
 
-def check_arguments(arguments: Mapping[str, Any], types: Mapping[str, Any]) -> None:
+def check_arguments(
+    arguments: Mapping[str, Any], types: Mapping[str, Any], owner: str = "SFTConfig"
+) -> None:
     """Checks the free `training.arguments` of a spec.
 
     Args:
         arguments: What the user wrote.
-        types: Name and type of every argument that SFTConfig knows.
+        types: Name and type of every argument that there is.
+        owner: The class that takes them.
 
     Raises:
         ConfigError: One is unknown, owned by a field of the spec, or of the wrong type.
@@ -133,8 +136,9 @@ def check_arguments(arguments: Mapping[str, Any], types: Mapping[str, Any]) -> N
             raise ConfigError(field, refused[name], "remove it")
         if name not in types:
             near = difflib.get_close_matches(name, types, n=3)
-            advice = f"did you mean {' or '.join(near)}?" if near else "see TRL's SFTConfig"
-            raise ConfigError(field, "SFTConfig has no such argument", advice)
+            library = "transformers" if owner == "TrainingArguments" else "TRL"
+            advice = f"did you mean {' or '.join(near)}?" if near else f"see {library}'s {owner}"
+            raise ConfigError(field, f"{owner} has no such argument", advice)
         _check_type(field, value, types[name])
 
 
@@ -149,25 +153,22 @@ def _check_type(field: str, value: Any, expected: Any) -> None:
 def map_spec(
     spec: RunSpec, device: Device, precision: Precision, folder: Path, *, distributed: bool
 ) -> dict[str, Any]:
-    """Returns the arguments of SFTConfig that the fields of `spec` stand for.
+    """Returns the arguments that the fields of `spec` stand for.
 
     `folder` takes the checkpoints; `distributed` says that torchrun started this process. What no
-    field of the spec says, and llmtrain's promises do not need, is left at TRL's default.
+    field of the spec says, and llmtrain's promises do not need, is left at the library's default.
     """
     training, evaluation = spec.require_training(), spec.evaluation
     every_steps = evaluation.every_steps if evaluation is not None else None
     batch_size = evaluation.batch_size if evaluation is not None else None
     return {
         "output_dir": str(folder),
-        # Data. Rows come with token ids and labels; TRL packs and batches them.
-        "max_length": training.max_length,
-        "packing": (spec.sft or SFT()).packing,
-        "shuffle_dataset": True,
+        **_data(spec),
         # The optimizer and its schedule.
         "per_device_train_batch_size": training.micro_batch_size,
         "gradient_accumulation_steps": spec.gradient_accumulation_steps,
         "num_train_epochs": training.epochs if training.epochs is not None else 1.0,
-        "max_steps": training.max_steps if training.max_steps is not None else -1,
+        "max_steps": spec.steps if spec.steps is not None else -1,
         "learning_rate": training.learning_rate,
         "lr_scheduler_type": training.lr_scheduler_type,
         "warmup_steps": training.warmup_steps,
@@ -197,6 +198,28 @@ def map_spec(
     }
 
 
+def _data(spec: RunSpec) -> dict[str, Any]:
+    """Returns what is said of the data; rows come as token ids."""
+    if spec.stage == "Pretrain":  # Its collator makes columns that the model does not name.
+        return {"remove_unused_columns": False}
+    return {  # Rows come with labels; TRL packs and batches them.
+        "max_length": spec.require_training().max_length,
+        "packing": (spec.sft or SFT()).packing,
+        "shuffle_dataset": True,
+    }
+
+
+def _config_class(spec: RunSpec) -> type[TrainingArguments]:
+    """Returns the class that takes the arguments of the stage's trainer."""
+    if spec.stage == "Pretrain":
+        from transformers import TrainingArguments
+
+        return TrainingArguments
+    from trl.trainer.sft_config import SFTConfig
+
+    return SFTConfig
+
+
 def check(spec: RunSpec) -> None:
     """Checks `training.optim` and `training.arguments` against the installed libraries.
 
@@ -204,7 +227,6 @@ def check(spec: RunSpec) -> None:
         ConfigError: One of them does not work.
     """
     from transformers.training_args import OptimizerNames  # Late: imports take seconds.
-    from trl.trainer.sft_config import SFTConfig
 
     known = [str(optimizer.value) for optimizer in OptimizerNames]
     training = spec.require_training()
@@ -214,23 +236,25 @@ def check(spec: RunSpec) -> None:
             f"transformers has no optimizer '{training.optim}'",
             f"use one of {', '.join(known)}",
         )
-    hints = get_type_hints(SFTConfig)
-    types = {field.name: hints[field.name] for field in fields(SFTConfig) if field.init}
-    check_arguments(training.arguments, types)
+    owner = _config_class(spec)
+    hints = get_type_hints(owner)
+    types = {field.name: hints[field.name] for field in fields(owner) if field.init}
+    check_arguments(training.arguments, types, owner.__name__)
 
 
-def build(spec: RunSpec, device: Device, precision: Precision, folder: Path) -> SFTConfig:
-    """Returns the SFTConfig of a checked spec; the process group is initialised on the way.
+def build(spec: RunSpec, device: Device, precision: Precision, folder: Path) -> TrainingArguments:
+    """Returns the arguments of a checked spec; the process group is initialised on the way.
 
     Raises:
-        ConfigError: SFTConfig refuses the arguments as a whole.
+        ConfigError: Their class refuses them as a whole.
     """
-    from trl.trainer.sft_config import SFTConfig
-
+    owner = _config_class(spec)
     fixed = map_spec(spec, device, precision, folder, distributed="RANK" in os.environ)
     try:
-        return SFTConfig(**{**fixed, **spec.require_training().arguments})
+        return owner(**{**fixed, **spec.require_training().arguments})
     except (ValueError, TypeError, ImportError) as error:
         raise ConfigError(
-            "training.arguments", f"SFTConfig refuses them ({error})", "correct or remove them"
+            "training.arguments",
+            f"{owner.__name__} refuses them ({error})",
+            "correct or remove them",
         ) from error
