@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -28,7 +28,10 @@ from llmtrain_trainer.workdir import Job, write_atomically
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_ROWS_AT_ONCE = 1000  # Enough to keep the tokenizer's threads busy, little to hold.
+Encoded = tuple[bool, Mapping[str, Any]]
+"""Whether a row is held out, and its value in each column."""
+
+ROWS_AT_ONCE = 1000  # Enough to keep the tokenizer's threads busy, little to hold.
 _POLL_SECONDS = 0.2
 _ACCOUNT = "account.json"
 
@@ -45,7 +48,8 @@ class DatasetAccount(BaseModel):
     evaluation: int = 0
     """Rows held out."""
     dropped: int = 0
-    """Rows left out, because no trained token is within `maxLength`."""
+    """Rows left out, because no trained token is within `maxLength`; with stage Reward, because an
+    answer is longer."""
     truncated: int = 0
     """Rows cut at `maxLength`, those dropped included."""
     tokens: int = 0
@@ -84,7 +88,7 @@ class Prepared:
 
     @property
     def train(self) -> Path:
-        """The rows to train on, as an Arrow stream of `input_ids` and `labels`."""
+        """The rows to train on, as an Arrow stream of token ids; the columns are the stage's."""
         return self.folder / "train.arrow"
 
     @property
@@ -99,7 +103,7 @@ class Prepared:
 
 
 def prepare(job: Job, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Account:
-    """Writes the tokens of all rows to `folder`, unless they are there already.
+    """Writes `input_ids` and `labels` of all rows to `folder`, unless they are there already.
 
     Returns:
         What became of the rows.
@@ -107,6 +111,43 @@ def prepare(job: Job, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Accou
     Raises:
         ConfigError: The chat template does not work for training, or no row is left.
         DataError: A row is malformed.
+    """
+
+    def encode(account: Account) -> Iterator[Encoded]:
+        all_tokens = (job.run.spec.sft or SFT()).loss == "AllTokens"
+        encoder = Encoder(tokenizer, all_tokens=all_tokens)
+        for index in range(len(job.dataset_files)):
+            for row, whole, tokens in _encode(job, index, encoder, account.datasets[index]):
+                account.largest_id = max(account.largest_id, *tokens.input_ids)
+                if account.turn_end is None:  # A row that was cut ends in the middle of a turn.
+                    account.turn_end = last_special(whole.labels, tokenizer)
+                yield row.held_out, vars(tokens)
+
+    return write(job, folder, encode, ids=("input_ids", "labels"))
+
+
+def write(
+    job: Job,
+    folder: Path,
+    encode: Callable[[Account], Iterator[Encoded]],
+    *,
+    ids: Sequence[str],
+    flags: Sequence[str] = (),
+) -> Account:
+    """Writes what `encode` yields to `folder`, unless it is there already.
+
+    Args:
+        job: What to do.
+        folder: Gets the files of `Prepared`; what stands there of another job is deleted.
+        encode: Yields every row to train on or to hold out, and counts what happens in the account.
+        ids: Columns of token ids.
+        flags: Columns that are true or false.
+
+    Returns:
+        What became of the rows.
+
+    Raises:
+        DataError: No row is left.
     """
     folder.mkdir(parents=True, exist_ok=True)
     prepared = Prepared(folder)
@@ -120,15 +161,12 @@ def prepare(job: Job, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Accou
         key=key,
         datasets=[DatasetAccount(uri=file.uri, sha256=file.sha256) for file in job.dataset_files],
     )
-    all_tokens = (job.run.spec.sft or SFT()).loss == "AllTokens"
-    encoder = Encoder(tokenizer, all_tokens=all_tokens)
-    with ArrowFile(prepared.train) as train, ArrowFile(prepared.evaluation) as evaluation:
-        for index in range(len(job.dataset_files)):
-            for row, whole, tokens in _encode(job, index, encoder, account.datasets[index]):
-                account.largest_id = max(account.largest_id, *tokens.input_ids)
-                if account.turn_end is None:  # A row that was cut ends in the middle of a turn.
-                    account.turn_end = _last_special(whole, tokenizer)
-                (evaluation if row.held_out else train).add(tokens)
+    with (
+        ArrowFile(prepared.train, ids, flags) as train,
+        ArrowFile(prepared.evaluation, ids, flags) as evaluation,
+    ):
+        for held_out, columns in encode(account):
+            (evaluation if held_out else train).add(columns)
     _check_left(account, job)
     write_atomically(folder / _ACCOUNT, account.model_dump_json(indent=1))
     return account
@@ -146,6 +184,7 @@ def _key(job: Job) -> str:
     """Returns a digest of what the tokens follow from; the model's folder never changes."""
     spec = job.run.spec
     parts = [
+        spec.stage,
         job.model_path,
         [file.sha256 for file in job.dataset_files],
         [dataset.format for dataset in spec.datasets],
@@ -162,7 +201,7 @@ def _encode(
     """Yields each row of dataset `index` with its tokens, whole and cut; counts what happens."""
     max_length = job.run.spec.require_training().max_length
     source = rows.read(job.dataset_files, job.run.spec, index)
-    while batch := list(itertools.islice(source, _ROWS_AT_ONCE)):
+    while batch := list(itertools.islice(source, ROWS_AT_ONCE)):
         for row, whole in zip(batch, encoder.encode(batch), strict=True):
             tokens = Tokens(whole.input_ids[:max_length], whole.labels[:max_length])
             account.rows += 1
@@ -184,19 +223,20 @@ def _count(account: DatasetAccount, row: Row, tokens: Tokens, trained: int) -> N
     account.trained_tokens += trained
 
 
-def _last_special(tokens: Tokens, tokenizer: PreTrainedTokenizerBase) -> int | None:
+def last_special(trained: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> int | None:
     """Returns the last trained token that is a special one: what ends an answer."""
     special = {*tokenizer.get_added_vocab().values(), tokenizer.eos_token_id}
-    return next((label for label in reversed(tokens.labels) if label in special), None)
+    return next((token for token in reversed(trained) if token in special), None)
 
 
 def _check_left(account: Account, job: Job) -> None:
     held_out = job.run.spec.evaluation is not None
+    why = "are longer than" if job.run.spec.stage == "Reward" else "have no trained token within"
     if account.total("train") and (account.total("evaluation") or not held_out):
         return
     raise DataError(
         ", ".join(dataset.uri for dataset in account.datasets[:3]),
-        f"of {account.total('rows')} rows {account.total('dropped')} have no trained token within"
+        f"of {account.total('rows')} rows {account.total('dropped')} {why}"
         f" training.maxLength ({job.run.spec.require_training().max_length}), which leaves"
         f" {account.total('train')} to train on and {account.total('evaluation')} held out",
         "raise training.maxLength, shorten the prompts, or add rows",
@@ -204,16 +244,24 @@ def _check_left(account: Account, job: Job) -> None:
 
 
 class ArrowFile:
-    """Writes tokens to an Arrow stream, a batch at a time; `datasets` opens it as it is."""
+    """Writes rows to an Arrow stream, a batch at a time; `datasets` opens it as it is.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: The file to make.
+        ids: Columns of token ids.
+        flags: Columns that are true or false.
+    """
+
+    def __init__(self, path: Path, ids: Sequence[str], flags: Sequence[str] = ()) -> None:
         import pyarrow  # Late: only processes that tokenise need it here.
 
         self._pyarrow = pyarrow
-        ids = pyarrow.list_(pyarrow.int32())
-        self._schema = pyarrow.schema([("input_ids", ids), ("labels", ids)])
+        self._schema = pyarrow.schema(
+            [(name, pyarrow.list_(pyarrow.int32())) for name in ids]
+            + [(name, pyarrow.bool_()) for name in flags]
+        )
         self._path = path
-        self._waiting: list[Tokens] = []
+        self._waiting: list[Mapping[str, Any]] = []
         self._open = ExitStack()
         self._stream: Any = None
 
@@ -227,18 +275,15 @@ class ArrowFile:
         with self._open:
             self._flush()
 
-    def add(self, tokens: Tokens) -> None:
-        """Appends one row."""
-        self._waiting.append(tokens)
-        if len(self._waiting) == _ROWS_AT_ONCE:
+    def add(self, columns: Mapping[str, Any]) -> None:
+        """Appends one row: its value in each column."""
+        self._waiting.append(columns)
+        if len(self._waiting) == ROWS_AT_ONCE:
             self._flush()
 
     def _flush(self) -> None:
         if not self._waiting:
             return
-        columns = {
-            "input_ids": [tokens.input_ids for tokens in self._waiting],
-            "labels": [tokens.labels for tokens in self._waiting],
-        }
+        columns = {name: [row[name] for row in self._waiting] for name in self._schema.names}
         self._stream.write_batch(self._pyarrow.record_batch(columns, schema=self._schema))
         self._waiting = []
