@@ -37,6 +37,17 @@ class Architecture(ApiModel):
             at="numKeyValueHeads",
             reason="FieldValueForbidden",
         ),
+        Rule(
+            "self.family == 'gpt2' || self.numAttentionHeads < 1"
+            " || (self.hiddenSize / self.numAttentionHeads) % (self.family == 'phi' ? 4 : 2) == 0",
+            lambda it: (
+                it.family == "gpt2"
+                or it.hidden_size // it.num_attention_heads % (4 if it.family == "phi" else 2) == 0
+            ),
+            "each head (hiddenSize / numAttentionHeads) must have an even width, and with phi one"
+            " that 4 divides: positions turn pairs of numbers",
+            at="hiddenSize",
+        ),
     )
 
     family: Literal["llama", "qwen2", "qwen3", "phi", "mistral", "gpt2"]

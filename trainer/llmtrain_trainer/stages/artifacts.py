@@ -73,7 +73,12 @@ def _save_weights(job: Job, out: Path, trainer: Recorded, account: Account) -> l
 
 
 def _stored_dtype(job: Job) -> torch.dtype:
-    """Returns the number format in which the base model is stored; the result is stored alike."""
+    """Returns the number format in which the base model is stored; the result is stored alike.
+
+    A new model is stored as it was trained.
+    """
+    if job.run.spec.architecture is not None:
+        return torch.float32
     dtype = AutoConfig.from_pretrained(job.model_path).dtype
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
 

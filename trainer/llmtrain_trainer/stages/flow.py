@@ -41,7 +41,7 @@ from llmtrain_trainer.stages.callbacks import (
     say,
 )
 from llmtrain_trainer.stages.devices import Device, Precision, choose_precision, find_device
-from llmtrain_trainer.stages.loading import load_model, load_tokenizer, lora_config
+from llmtrain_trainer.stages.loading import load_model, load_tokenizer, lora_config, new_model
 from llmtrain_trainer.stages.samples import SampleRecorder
 from llmtrain_trainer.workdir import Job, write_atomically
 
@@ -145,7 +145,12 @@ def run(job: Job, folder: Path, stage: Stage) -> ExitClass:
     account = _tokens(job, folder, tokenizer, stage)
     config = arguments.build(spec, device, precision, folder / workdir.CHECKPOINTS)
     _say(folder, "loading the model")
-    model = load_model(job, device, precision)
+    if spec.architecture is None:
+        model = load_model(job, device, precision)
+    else:
+        model = new_model(spec, tokenizer, device, precision)
+        count, rows = model.num_parameters(), model.config.vocab_size
+        _say(folder, f"a new model of {count:,} parameters, with {rows:,} embedding rows")
     _check_vocabulary(model, account, spec)
     stop = StopOnRequest(folder)
     # The guard stands before all that saves or logs.

@@ -9,11 +9,12 @@ import torch
 import transformers
 from peft import LoraConfig
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from llmtrain_api.errors import ConfigError, DataError
 from llmtrain_api.run import RunSpec
 from llmtrain_api.training import LoRA
+from llmtrain_trainer.stages.architecture import config_fields, vocabulary_of
 from llmtrain_trainer.stages.devices import (
     Device,
     Precision,
@@ -62,6 +63,34 @@ def load_model(job: Job, device: Device, precision: Precision) -> PreTrainedMode
             f"transformers {transformers.__version__} cannot load it ({error})",
             "name the folder of a causal language model that this version of transformers knows",
         ) from error
+
+
+def new_model(
+    spec: RunSpec, tokenizer: Any, device: Device, precision: Precision
+) -> PreTrainedModel:
+    """Returns a model of the spec's architecture with random weights, the same for a seed.
+
+    Raises:
+        ConfigError: transformers does not take the architecture.
+    """
+    if spec.architecture is None:
+        raise ValueError("the spec has no architecture")
+    fields = config_fields(spec.architecture, vocabulary_of(tokenizer))
+    transformers.set_seed(spec.require_training().seed)
+    flash = importlib.util.find_spec("flash_attn") is not None
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+            AutoConfig.for_model(spec.architecture.family, **fields),
+            dtype=torch.float32,
+            attn_implementation=choose_attention(device, precision, flash_installed=flash),
+        )
+    except (ValueError, TypeError) as error:
+        raise ConfigError(
+            "architecture",
+            f"transformers {transformers.__version__} does not take it ({error})",
+            "correct its sizes",
+        ) from error
+    return model
 
 
 def lora_config(spec: RunSpec, model: PreTrainedModel) -> LoraConfig | None:
