@@ -131,8 +131,8 @@ _BLOCK_RULES = (
         reason="FieldValueForbidden",
     ),
     Rule(
-        "has(self.tuning) || !has(self.model)",
-        lambda spec: spec.tuning is not None or spec.model is None,
+        "has(self.tuning) || !has(self.model) || self.stage == 'Tokenizer'",
+        lambda spec: spec.tuning is not None or spec.model is None or spec.stage == "Tokenizer",
         "set which weights are trained: tuning: {method: LoRA} or {method: Full}",
         at="tuning",
         reason="FieldValueRequired",
@@ -185,11 +185,52 @@ _MERGE_RULE = Rule(
     reason="FieldValueForbidden",
 )
 
+
+def _keeps_dropout(spec: Any) -> bool:
+    block = getattr(spec, _BLOCKS[spec.stage])
+    return block is not None and not block.disable_dropout
+
+
+def _dropout_rule(stage: str) -> Rule:
+    block = _BLOCKS[stage]
+    return Rule(
+        f"self.stage != '{stage}' || !has(self.tuning) || !has(self.tuning.lora)"
+        " || self.tuning.lora.dropout == 0.0"
+        f" || (has(self.{block}) && !self.{block}.disableDropout)",
+        lambda spec: (
+            spec.stage != stage
+            or spec.tuning is None
+            or spec.tuning.lora is None
+            or spec.tuning.lora.dropout == 0
+            or _keeps_dropout(spec)
+        ),
+        f"stage {stage} leaves dropout out: remove it, or set {block}: {{disableDropout: false}}",
+        at="tuning.lora.dropout",
+    )
+
+
+_PREFERENCE_RULES = (
+    *(_dropout_rule(stage) for stage in ("DPO", "KTO", "Reward")),
+    Rule(
+        "self.stage != 'KTO' || !has(self.training) || self.training.microBatchSize >= 2"
+        " || (has(self.kto) && self.kto.lossType != 'kto')",
+        lambda spec: (
+            spec.stage != "KTO"
+            or spec.training is None
+            or spec.training.micro_batch_size >= 2
+            or (spec.kto is not None and spec.kto.loss_type != "kto")
+        ),
+        "the loss kto holds each answer against the others of its batch: use at least 2",
+        at="training.microBatchSize",
+    ),
+)
+
 RULES = (
     *_SOURCE_RULES,
     *_BLOCK_RULES,
     *(_only_for(stage, block) for stage, block in _BLOCKS.items()),
     *_FORMAT_RULES,
+    *_PREFERENCE_RULES,
     _BATCH_RULE,
     _MERGE_RULE,
 )

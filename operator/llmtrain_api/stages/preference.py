@@ -27,6 +27,9 @@ LossType = Literal[
     "sigmoid_norm",
 ]
 
+_SMOOTHED = ("exo_pair", "robust", "aot", "aot_unpaired")
+"""The losses that read `labelSmoothing`."""
+
 
 class ReferenceModel(ApiModel):
     """The model that the trained one is held against."""
@@ -45,6 +48,18 @@ class DPO(ApiModel):
             "use one weight for each entry of lossType",
             at="lossWeights",
         ),
+        Rule(
+            "self.labelSmoothing > 0.0 || !self.lossType.exists(t, t == 'exo_pair')",
+            lambda dpo: dpo.label_smoothing > 0 or "exo_pair" not in dpo.loss_type,
+            "the loss exo_pair needs a value above 0, such as 1.0e-3",
+            at="labelSmoothing",
+        ),
+        Rule(
+            f"self.labelSmoothing == 0.0 || self.lossType.exists(t, t in {list(_SMOOTHED)})",
+            lambda dpo: dpo.label_smoothing == 0 or bool({*dpo.loss_type} & {*_SMOOTHED}),
+            f"only {', '.join(_SMOOTHED)} read it: remove it, or add one of them to lossType",
+            at="labelSmoothing",
+        ),
     )
 
     beta: Annotated[float, Field(gt=0, le=100)] = 0.1
@@ -62,7 +77,8 @@ class DPO(ApiModel):
     """Weight of each entry of `lossType`. Default: 1 for each, as in TRL."""
 
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
-    """Share of pairs that are taken to be labelled the wrong way round. Default: 0, as in TRL."""
+    """Share of pairs that are taken to be labelled the wrong way round, for the losses `exo_pair`
+    (where it must be above 0), `robust`, `aot` and `aot_unpaired`. Default: 0, as in TRL."""
 
     reference_model: ReferenceModel | None = None
     """The reference. Default: the model as it was before training; with LoRA that is the base
@@ -70,11 +86,19 @@ class DPO(ApiModel):
 
     precompute_ref_log_probs: bool = False
     """Compute the reference's log-probabilities of all rows once, before training, so that it needs
-    no memory meanwhile."""
+    no memory meanwhile; done anew after a restart."""
+
+    disable_dropout: bool = True
+    """Leave the dropout of the model and of the adapter out, since the loss compares two passes.
+    Default: true, as in TRL."""
 
 
 class KTO(ApiModel):
     """Kahneman-Tversky optimisation, `stage: KTO`: from single answers marked good or bad."""
+
+    loss_type: Literal["kto", "apo_zero_unpaired"] = "kto"
+    """Loss by TRL's name. `kto` needs a `training.microBatchSize` of at least 2: it holds each
+    answer against the others of its batch. Default: `kto`."""
 
     beta: Annotated[float, Field(gt=0, le=100)] = 0.1
     """How far the model may move from the reference: the higher, the less. Default: 0.1, as in
@@ -87,11 +111,24 @@ class KTO(ApiModel):
     """Weight of the loss of bad answers. Default: 1, as in TRL."""
 
     reference_model: ReferenceModel | None = None
-    """The reference. Default: the model as it was before training."""
+    """The reference. Default: the model as it was before training; with LoRA that is the base
+    without its adapter, which needs no second copy in memory."""
+
+    precompute_ref_log_probs: bool = False
+    """Compute the reference's log-probabilities of all rows once, before training, so that it needs
+    no memory meanwhile; done anew after a restart."""
+
+    disable_dropout: bool = True
+    """Leave the dropout of the model and of the adapter out, since the loss compares two passes.
+    Default: true, as in TRL."""
 
 
 class Reward(ApiModel):
     """A reward model, `stage: Reward`: one number for an answer."""
 
     center_rewards_coefficient: Annotated[float, Field(ge=0, le=1000)] | None = None
-    """Weight of a term that keeps the mean reward at 0. Default: none, as in TRL."""
+    """Weight of a term that keeps the mean reward at 0; its paper uses 0.01. Default: none, as in
+    TRL."""
+
+    disable_dropout: bool = True
+    """Leave the dropout of the model and of the adapter out. Default: true, as in TRL."""
