@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import BaseModel
 
 from llmtrain_api.errors import DataError
+from llmtrain_api.stages.pretrain import Pretrain
 from llmtrain_api.stages.sft import SFT
 from llmtrain_trainer.data import rows
 from llmtrain_trainer.data.chat import IGNORED, Encoder, Tokens
@@ -149,10 +150,31 @@ def write(
     Raises:
         DataError: No row is left.
     """
+
+    def fill(account: Account) -> None:
+        prepared = Prepared(folder)
+        with (
+            ArrowFile(prepared.train, ids, flags) as train,
+            ArrowFile(prepared.evaluation, ids, flags) as evaluation,
+        ):
+            for held_out, columns in encode(account):
+                (evaluation if held_out else train).add(columns)
+        _check_left(account, job)
+
+    return once(job, folder, fill)
+
+
+def once(job: Job, folder: Path, fill: Callable[[Account], None]) -> Account:
+    """Lets `fill` write the tokens of a job to `folder`, unless they are there already.
+
+    Args:
+        job: What to do.
+        folder: What stands there of another job is deleted.
+        fill: Writes the files and counts what happens in the account that it is given.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    prepared = Prepared(folder)
     key = _key(job)
-    account = prepared.account()
+    account = Prepared(folder).account()
     if account is not None and account.key == key:
         return account
     for stale in folder.iterdir():
@@ -161,13 +183,7 @@ def write(
         key=key,
         datasets=[DatasetAccount(uri=file.uri, sha256=file.sha256) for file in job.dataset_files],
     )
-    with (
-        ArrowFile(prepared.train, ids, flags) as train,
-        ArrowFile(prepared.evaluation, ids, flags) as evaluation,
-    ):
-        for held_out, columns in encode(account):
-            (evaluation if held_out else train).add(columns)
-    _check_left(account, job)
+    fill(account)
     write_atomically(folder / _ACCOUNT, account.model_dump_json(indent=1))
     return account
 
@@ -190,6 +206,7 @@ def _key(job: Job) -> str:
         [dataset.format for dataset in spec.datasets],
         spec.evaluation.fraction if spec.evaluation is not None else 0,
         (spec.sft or SFT()).loss,
+        (spec.pretrain or Pretrain()).append_eos_token,
         spec.require_training().max_length,
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
