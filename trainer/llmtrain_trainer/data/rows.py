@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from llmtrain_api.errors import ConfigError, DataError
 from llmtrain_api.run import RunSpec
@@ -21,6 +21,8 @@ from llmtrain_trainer.data.files import read_rows
 from llmtrain_trainer.workdir import InputFile
 
 Message = dict[str, Any]
+Words = str | list[Message]
+"""Plain text, or messages that the model's chat template renders."""
 
 CHAT_FORMATS = ("Alpaca", "Messages")
 """The formats that are rendered by the model's chat template."""
@@ -46,20 +48,53 @@ class Completion:
 
 
 @dataclass(frozen=True)
+class Pair:
+    """A prompt with a better and a worse answer: all of them texts, or all of them messages."""
+
+    prompt: Words
+    chosen: Words
+    rejected: Words
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A prompt with one answer that is good or bad: both texts, or both messages."""
+
+    prompt: Words
+    completion: Words
+    good: bool
+
+
+Content = Chat | Completion | Pair | Judged
+
+
+@dataclass(frozen=True)
 class Row:
     """One row: where it stands, whether it is held out for evaluation, and what it says."""
 
     place: str
     held_out: bool
-    content: Chat | Completion
+    content: Content
 
 
-def check(files: Sequence[InputFile], spec: RunSpec) -> None:
+class _Read(Protocol):
+    """A row, or a document."""
+
+    @property
+    def held_out(self) -> bool: ...
+
+
+def check(
+    files: Sequence[InputFile],
+    spec: RunSpec,
+    reader: Callable[[Sequence[InputFile], RunSpec, int], Iterable[_Read]] | None = None,
+) -> None:
     """Reads all rows of `files` and drops them.
 
     Args:
         files: The downloaded objects, in the order of `spec.datasets`.
         spec: The run's spec.
+        reader: How the rows of a dataset are read, given its index. Default: `read`.
 
     Raises:
         ConfigError: A file's name or `evaluation.fraction` does not work.
@@ -67,7 +102,7 @@ def check(files: Sequence[InputFile], spec: RunSpec) -> None:
     """
     kept = held_out = 0
     for index in range(len(files)):
-        for row in read(files, spec, index):
+        for row in (reader or read)(files, spec, index):
             kept += not row.held_out
             held_out += row.held_out
     if spec.evaluation is not None and not (kept and held_out):
@@ -134,19 +169,29 @@ def _alpaca(place: str, row: dict[str, Any]) -> Chat:
 
 
 def _messages(place: str, row: dict[str, Any]) -> Chat:
+    _refuse_tools(place, row)
+    messages = _message_list(place, row, "messages")
+    _check_order(place, [message["role"] for message in messages])
+    return Chat(messages)
+
+
+def _refuse_tools(place: str, row: dict[str, Any]) -> None:
     if row.get("tools"):
         raise DataError(place, "has `tools`, which are not supported", "remove the row's tools")
-    messages = _column(place, row, "messages")
+
+
+def _message_list(place: str, row: dict[str, Any], name: str) -> list[Message]:
+    """Returns a column of messages."""
+    messages = _column(place, row, name)
     if not isinstance(messages, list) or not messages:
         raise DataError(
             place,
-            f"`messages` is {_kind(messages)}",
+            f"`{name}` is {_kind(messages)}",
             "write a list of objects with `role` and `content`",
         )
     for number, message in enumerate(messages):
-        _check_message(f"{place}, messages[{number}]", message)
-    _check_order(place, [message["role"] for message in messages])
-    return Chat(messages)
+        _check_message(f"{place}, {name}[{number}]", message)
+    return messages
 
 
 def _check_message(place: str, message: object) -> None:
@@ -177,8 +222,78 @@ def _completion(place: str, row: dict[str, Any]) -> Completion:
     return Completion(_text(place, row, "prompt"), _text(place, row, "completion"))
 
 
-_PARSERS: dict[str, Callable[[str, dict[str, Any]], Chat | Completion]] = {
+def _preference(place: str, row: dict[str, Any]) -> Pair:
+    """Returns a pair; without a `prompt` it is what two conversations have in common."""
+    _refuse_tools(place, row)
+    if "prompt" not in row and isinstance(row.get("chosen"), list):
+        row = _with_prompt(place, row)
+    return Pair(*_prompt_and_answers(place, row, "chosen", "rejected"))
+
+
+def _with_prompt(place: str, row: dict[str, Any]) -> dict[str, Any]:
+    """Returns the row with the messages that `chosen` and `rejected` begin with as its prompt."""
+    chosen, rejected = (_message_list(place, row, name) for name in ("chosen", "rejected"))
+    pairs = enumerate(zip(chosen, rejected, strict=False))
+    split = next((number for number, (one, other) in pairs if one != other), None)
+    if split is None:
+        raise DataError(
+            place,
+            "`chosen` and `rejected` do not differ in any message",
+            "let them differ, or write what they have in common as `prompt`",
+        )
+    return {"prompt": chosen[:split], "chosen": chosen[split:], "rejected": rejected[split:]}
+
+
+def _judged(place: str, row: dict[str, Any]) -> Judged:
+    _refuse_tools(place, row)
+    prompt, completion = _prompt_and_answers(place, row, "completion")
+    label = _column(place, row, "label")
+    if not isinstance(label, bool):
+        raise DataError(
+            place, f"`label` is {_kind(label)}", "write true for a good answer, false for a bad one"
+        )
+    return Judged(prompt, completion, label)
+
+
+def _prompt_and_answers(place: str, row: dict[str, Any], *answers: str) -> list[Words]:
+    """Returns the prompt and each of the answers: all of them texts, or all of them messages."""
+    names = ("prompt", *answers)
+    for name in names:
+        value = _column(place, row, name)
+        if isinstance(value, list) != isinstance(row["prompt"], list):
+            raise DataError(
+                place,
+                f"`prompt` is {_kind(row['prompt'])}, `{name}` is {_kind(value)}",
+                "write all of them as strings, or all of them as lists of messages",
+            )
+    if not isinstance(row["prompt"], list):
+        return [_text(place, row, name) for name in names]
+    messages: list[Words] = []
+    for name in names:
+        turns = _message_list(place, row, name)
+        first = "user" if name == "prompt" else "assistant"
+        _check_turns(f"{place}, {name}", [turn["role"] for turn in turns], first)
+        messages.append(turns)
+    return messages
+
+
+def _check_turns(place: str, roles: list[str], first: str) -> None:
+    """Holds [system,] user, assistant ... user in a prompt, assistant, user ... in an answer."""
+    turns = roles[1:] if first == "user" and roles[0] == "system" else roles
+    order = {"user": ["user", "assistant"], "assistant": ["assistant", "user"]}[first]
+    if len(turns) % 2 == 1 and turns == (order * len(turns))[: len(turns)]:
+        return
+    raise DataError(
+        place,
+        f"the roles are {', '.join(roles[:8])}{', ...' if len(roles) > 8 else ''}",
+        "let a prompt end with the user's turn, and an answer begin and end with the assistant's",
+    )
+
+
+_PARSERS: dict[str, Callable[[str, dict[str, Any]], Content]] = {
     "Alpaca": _alpaca,
     "Messages": _messages,
     "PromptCompletion": _completion,
+    "Preference": _preference,
+    "KTO": _judged,
 }
