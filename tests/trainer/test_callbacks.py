@@ -110,7 +110,7 @@ def test_only_the_first_epoch_is_recorded() -> None:
 
 
 def test_say_replaces_the_file(tmp_path: Path) -> None:
-    from llmtrain_trainer.stages.callbacks import say
+    from llmtrain_trainer.workdir import say
 
     say(tmp_path, "Saving", "checkpoint of step 3")
     say(tmp_path, "Training")

@@ -70,10 +70,13 @@ class Job(ApiModel):
     """Folder of a verified checkpoint, or none to start from step 0."""
 
 
+ActivityName = Literal["Loading", "Training", "Evaluating", "Saving", "Finishing"]
+
+
 class Activity(ApiModel):
     """What rank 0 is doing."""
 
-    activity: Literal["Loading", "Training", "Evaluating", "Saving", "Finishing"]
+    activity: ActivityName
     message: str = ""
 
 
@@ -108,3 +111,9 @@ def write_atomically(path: Path, text: str) -> None:
     draft = path.with_name(path.name + ".tmp")
     draft.write_text(text, encoding="utf-8")
     draft.replace(path)
+
+
+def say(folder: Path, activity: ActivityName, message: str = "") -> None:
+    """Tells the launcher what this process is doing."""
+    text = Activity(activity=activity, message=message).model_dump_json()
+    write_atomically(folder / ACTIVITY, text)

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.distributed
@@ -22,20 +22,11 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from llmtrain_trainer import workdir
 from llmtrain_trainer.failures import DivergedError
-from llmtrain_trainer.workdir import Activity, write_atomically
+from llmtrain_trainer.workdir import say
 
 logger = logging.getLogger(__name__)
 
 _STEPS_FOR_THE_PACE = 50  # The ETA follows the newest steps, smoothed by a median.
-
-ActivityName = Literal["Loading", "Training", "Evaluating", "Saving", "Finishing"]
-
-
-def say(folder: Path, activity: ActivityName, message: str = "") -> None:
-    """Tells the launcher what this process is doing."""
-    text = Activity(activity=activity, message=message).model_dump_json()
-    write_atomically(folder / workdir.ACTIVITY, text)
-
 
 class Guard(TrainerCallback):
     """Ends a run whose numbers are no longer finite, before anything of it is saved.

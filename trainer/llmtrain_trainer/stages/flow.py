@@ -38,12 +38,11 @@ from llmtrain_trainer.stages.callbacks import (
     StopOnRequest,
     TrainingLog,
     check_weights,
-    say,
 )
 from llmtrain_trainer.stages.devices import Device, Precision, choose_precision, find_device
 from llmtrain_trainer.stages.loading import load_model, load_tokenizer, lora_config, new_model
 from llmtrain_trainer.stages.samples import SampleRecorder
-from llmtrain_trainer.workdir import Job, write_atomically
+from llmtrain_trainer.workdir import Job, say, write_atomically
 
 if TYPE_CHECKING:
     _Base = transformers.Trainer
