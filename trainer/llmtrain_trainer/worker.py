@@ -71,6 +71,10 @@ def _run_stage(job: Job, folder: Path) -> ExitClass:
             from llmtrain_trainer.stages import kto
 
             return kto.run(job, folder)
+        case "Pretrain":
+            from llmtrain_trainer.stages import pretrain
+
+            return pretrain.run(job, folder)
         case "Reward":
             from llmtrain_trainer.stages import reward
 
