@@ -107,7 +107,7 @@ class Encoder:
             batch = self._apply_marked(chats)
         except (TemplateError, TypeError) as error:
             if len(rows) == 1:
-                raise _refused_row(rows[0], error) from error
+                raise refused_row(rows[0], error) from error
             # Some row of the batch is at fault: find it, so that the message can name its line.
             return [tokens for row in rows for tokens in self.encode([row])]
         encoded = []
@@ -173,7 +173,7 @@ class Encoder:
                 messages, tokenize=False, add_generation_prompt=answer_next
             )
         except (TemplateError, TypeError) as error:
-            raise _refused_row(row, error) from error
+            raise refused_row(row, error) from error
         return str(text)
 
     def _labels(
@@ -200,7 +200,8 @@ def _token_at(batch: BatchEncoding, index: int, characters: range) -> int | None
     return None
 
 
-def _refused_row(row: Row, error: Exception) -> DataError:
+def refused_row(row: Row, error: Exception) -> DataError:
+    """Returns what is said of a row that the chat template cannot render."""
     return DataError(
         row.place,
         f"the model's chat template refuses it ({error})",

@@ -55,6 +55,11 @@ class Pair:
     chosen: Words
     rejected: Words
 
+    @property
+    def answers(self) -> list[Words]:
+        """The answers, the better one first."""
+        return [self.chosen, self.rejected]
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -63,6 +68,11 @@ class Judged:
     prompt: Words
     completion: Words
     good: bool
+
+    @property
+    def answers(self) -> list[Words]:
+        """The answer, as a list like that of a pair."""
+        return [self.completion]
 
 
 Content = Chat | Completion | Pair | Judged
