@@ -15,11 +15,15 @@ PYTEST := $(BIN)/python -m pytest
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# ---- the two commands of the README ------------------------------------------------------------
+# ---- the demos, and all tests -------------------------------------------------------------------
 
 .PHONY: demo
 demo:  ## one YAML to a trained model, on a real one-machine Kubernetes made here
 	@devcluster/demo
+
+.PHONY: demo-chain
+demo-chain:  ## tokenizer, pretraining, SFT and DPO on real text, each measured, on the same cluster
+	@devcluster/demo chain
 
 .PHONY: test
 test: prepare check test-unit test-torch test-e2e  ## every check and every test, cluster included

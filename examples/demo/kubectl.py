@@ -24,15 +24,15 @@ def apply(*objects: dict[str, Any]) -> None:
     kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=json.dumps(items))
 
 
-def status() -> dict[str, Any]:
-    """Returns the run's status; {} before there is one."""
-    run = json.loads(kubectl("get", "llmtrainrun", RUN, "-n", NAMESPACE, "-o", "json"))
+def status(name: str) -> dict[str, Any]:
+    """Returns a run's status; {} before there is one."""
+    run = json.loads(kubectl("get", "llmtrainrun", name, "-n", NAMESPACE, "-o", "json"))
     return dict(run.get("status") or {})
 
 
-def table() -> tuple[str, str]:
+def table(name: str) -> tuple[str, str]:
     """Returns what `kubectl get llmtrainruns` shows: the head and the run's line."""
-    head, line = kubectl("get", "llmtrainruns", RUN, "-n", NAMESPACE).splitlines()[:2]
+    head, line = kubectl("get", "llmtrainruns", name, "-n", NAMESPACE).splitlines()[:2]
     return head, line
 
 

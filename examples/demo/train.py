@@ -25,19 +25,19 @@ COLUMN_WIDTH = 11
 PATIENCE = 20 * 60  # Seconds.
 
 
-def clear_earlier_run() -> None:
+def clear_earlier_run(name: str, output: str) -> None:
     """Removes the run of an earlier demo and its output, as soon as its pods are gone."""
-    run = f"llmtrainrun/{RUN}"
+    run = f"llmtrainrun/{name}"
     found = kubectl("get", run, "-n", NAMESPACE, "--ignore-not-found", "-o", "name").strip()
     if found:
         print(f"removing the run of an earlier demo: kubectl delete {run} -n {NAMESPACE}")
         kubectl("delete", run, "-n", NAMESPACE)
-    pods = ("pod", "-l", f"llmtrain.dev/run={RUN}", "-n", NAMESPACE)
+    pods = ("pod", "-l", f"llmtrain.dev/run={name}", "-n", NAMESPACE)
     kubectl("wait", "--for=delete", *pods, "--timeout=180s")
     client = folders.s3_client()
-    keys = folders.keys_under(client, folders.RUNS_BUCKET, folders.OUTPUT)
+    keys = folders.keys_under(client, folders.RUNS_BUCKET, output)
     if keys:
-        print(f"removing its output: s3://{folders.RUNS_BUCKET}/{folders.OUTPUT}")
+        print(f"removing its output: s3://{folders.RUNS_BUCKET}/{output}")
     for key in keys:
         client.delete_object(Bucket=folders.RUNS_BUCKET, Key=key)
 
@@ -57,13 +57,13 @@ def with_buckets(manifest: str, prefix: str) -> str:
     return manifest.replace("s3://", f"s3://{prefix}")
 
 
-def apply_run(prefix: str) -> None:
-    """Applies the run, and says by which command."""
+def apply_run(manifest: Path, prefix: str) -> None:
+    """Applies a run, and says by which command."""
     if prefix:
-        print(f"\n$ sed 's|s3://|s3://{prefix}|' {MANIFEST} | kubectl apply -f -")
+        print(f"\n$ sed 's|s3://|s3://{prefix}|' {manifest} | kubectl apply -f -")
     else:
-        print(f"\n$ kubectl apply -f {MANIFEST}")
-    text = with_buckets(MANIFEST.read_text(encoding="utf-8"), prefix)
+        print(f"\n$ kubectl apply -f {manifest}")
+    text = with_buckets(manifest.read_text(encoding="utf-8"), prefix)
     print(kubectl("apply", "-f", "-", stdin=text), end="")
 
 
@@ -119,12 +119,12 @@ def aligned(head: str, line: str) -> list[str]:
 def watch() -> dict[str, Any]:
     """Shows the run's line of `kubectl get llmtrainruns` until it ends; returns its status."""
     print(f"\n$ kubectl get llmtrainruns -n {NAMESPACE}")
-    print(aligned(*table())[0])
+    print(aligned(*table(RUN))[0])
     screen, deadline = Screen(), time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        seen = status()
+        seen = status(RUN)
         finished = condition(seen, "Finished").get("status") == "True"
-        screen.show(aligned(*table())[1], remark_on(seen), last=finished)
+        screen.show(aligned(*table(RUN))[1], remark_on(seen), last=finished)
         if finished:
             return seen
         time.sleep(LOOK_EVERY)
@@ -162,8 +162,8 @@ def main() -> None:
     """Trains, and fails where training did."""
     print(f"namespace {NAMESPACE}: Pod Security `restricted`, Secret s3-credentials")
     prepare_namespace()
-    clear_earlier_run()
-    apply_run(folders.BUCKET_PREFIX)
+    clear_earlier_run(RUN, folders.OUTPUT)
+    apply_run(MANIFEST, folders.BUCKET_PREFIX)
     try:
         seen = watch()
     except KeyboardInterrupt:
