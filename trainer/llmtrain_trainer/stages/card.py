@@ -12,6 +12,8 @@ from llmtrain_trainer.data.tokens import Account
 
 Kind = Literal["adapter", "model"]
 
+_GOALS = {"Pretrain": "pretraining", "SFT": "supervised fine-tuning"}
+
 
 def write_card(
     name: str,
@@ -32,10 +34,10 @@ def write_card(
         versions: Versions of the libraries that trained it.
     """
     parts = [
-        _front_matter(kind),
+        _front_matter(kind, spec),
         f"# {name}\n",
-        f"{_what(kind, spec)}, trained from `{spec.source_uri}` by llmtrain.\n",
-        "## Data\n\n" + _data(account),
+        f"{_what(kind, spec)}, trained from {_origin(spec)} by llmtrain.\n",
+        "## Data\n\n" + _data(account, spec),
         "## Training\n\n" + _arguments(spec),
         "## Results\n\n" + _results(results),
         "## How to load it\n\n" + _usage(kind, spec),
@@ -46,26 +48,34 @@ def write_card(
     return "\n".join(parts)
 
 
-def _front_matter(kind: Kind) -> str:
+def _front_matter(kind: Kind, spec: RunSpec) -> str:
     fields = {
         "library_name": "peft" if kind == "adapter" else "transformers",
         "pipeline_tag": "text-generation",
-        "tags": ["llmtrain", "sft", *(["lora"] if kind == "adapter" else [])],
+        "tags": ["llmtrain", spec.stage.lower(), *(["lora"] if kind == "adapter" else [])],
     }
     return f"---\n{yaml.safe_dump(fields, sort_keys=False)}---\n"
 
 
+def _origin(spec: RunSpec) -> str:
+    if spec.architecture is None:
+        return f"`{spec.source_uri}`"
+    return f"random weights with the tokenizer of `{spec.source_uri}`"
+
+
 def _what(kind: Kind, spec: RunSpec) -> str:
+    if spec.architecture is not None:
+        return f"A new model of the family {spec.architecture.family}"
     if kind == "adapter":
-        return "A LoRA adapter for supervised fine-tuning"
-    return (
-        "The base model with a LoRA adapter merged in"
-        if spec.method == "LoRA"
-        else ("A model with all weights fine-tuned under supervision")
-    )
+        return f"A LoRA adapter for {_GOALS.get(spec.stage, spec.stage)}"
+    if spec.method == "LoRA":
+        return "The base model with a LoRA adapter merged in"
+    if spec.stage == "Pretrain":
+        return "A model whose pretraining was continued"
+    return "A model with all weights fine-tuned under supervision"
 
 
-def _data(account: Account) -> str:
+def _data(account: Account, spec: RunSpec) -> str:
     lines = [
         "| dataset | rows | trained | held out | dropped | truncated | tokens | SHA-256 |",
         "|---|---|---|---|---|---|---|---|",
@@ -76,16 +86,17 @@ def _data(account: Account) -> str:
         for dataset in account.datasets
     ]
     note = (
-        "\n\nDropped rows have no trained token within `maxLength`; truncated rows were cut there."
+        "Dropped documents have no text; every token of the others is trained."
+        if spec.stage == "Pretrain"
+        else "Dropped rows have no trained token within `maxLength`; truncated rows were cut there."
     )
-    return "\n".join(lines) + note + "\n"
+    return "\n".join(lines) + f"\n\n{note}\n"
 
 
 def _arguments(spec: RunSpec) -> str:
     blocks = spec.to_dict()
-    chosen: dict[str, Any] = {
-        name: blocks[name] for name in ("tuning", "sft", "training") if name in blocks
-    }
+    names = ("architecture", "tuning", "pretrain", "sft", "training")
+    chosen: dict[str, Any] = {name: blocks[name] for name in names if name in blocks}
     chosen["processes"] = spec.world_size
     chosen["gradientAccumulationSteps"] = spec.gradient_accumulation_steps
     return f"```yaml\n{yaml.safe_dump(chosen, sort_keys=False)}```\n"
