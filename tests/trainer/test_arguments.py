@@ -26,6 +26,8 @@ TYPES: dict[str, Any] = {
     "output_dir": str,
     "fsdp": bool | str,
 }
+PAIRS = [{"uri": "s3://data/pairs.jsonl", "format": "Preference"}]
+MARKS = [{"uri": "s3://data/marks.jsonl", "format": "KTO"}]
 
 
 def spec(changes: dict[str, Any] | None = None) -> RunSpec:
@@ -147,20 +149,72 @@ def test_bad_arguments_are_refused(given: dict[str, Any], message: str) -> None:
     assert message in str(error.value)
 
 
+STAGES: dict[str, dict[str, Any]] = {
+    "SFT": {},
+    "DPO": {"stage": "DPO", "datasets": PAIRS, "tuning.lora.dropout": 0},
+    "KTO": {"stage": "KTO", "datasets": MARKS, "tuning.lora.dropout": 0},
+    "Reward": {"stage": "Reward", "datasets": PAIRS, "tuning.lora.dropout": 0},
+}
+REFUSED = {name for names in arguments._REFUSED.values() for name in names}
+
+
 @pytest.mark.torch
-def test_every_name_we_know_is_known_to_sftconfig() -> None:
-    from trl.trainer.sft_config import SFTConfig
+def test_every_name_we_know_is_known_to_a_trainer() -> None:
+    known: set[str] = set()
+    for stage, changes in STAGES.items():
+        names = {field.name for field in fields(arguments._config_class(spec(changes)))}
+        assert not arguments.owners(stage).keys() - names
+        assert not arguments.owners(stage).keys() & REFUSED
+        known |= names
+    assert not REFUSED - known
 
-    known = {field.name for field in fields(SFTConfig)}
-    refused = {name for names in arguments._REFUSED.values() for name in names}
-    assert not (arguments._OWNERS.keys() | refused) - known
-    assert not arguments._OWNERS.keys() & refused
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_argument_we_set_is_owned_or_refused_but_two(stage: str) -> None:
+    free = mapped(STAGES[stage]).keys() - arguments.owners(stage).keys() - REFUSED
+    assert free - {"shuffle_dataset"} == {"dataloader_pin_memory"}
 
 
-def test_every_argument_we_set_is_owned_or_refused_but_two() -> None:
-    refused = {name for names in arguments._REFUSED.values() for name in names}
-    free = mapped().keys() - arguments._OWNERS.keys() - refused
-    assert free == {"shuffle_dataset", "dataloader_pin_memory"}
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        pytest.param(
+            {**STAGES["DPO"], "dpo": {"lossType": ["ipo", "sft"], "lossWeights": [1, 0.5]}},
+            {
+                "loss_type": ["ipo", "sft"],
+                "loss_weights": [1, 0.5],
+                "beta": 0.1,
+                "label_smoothing": 0,
+                "precompute_ref_log_probs": False,
+                "disable_dropout": True,
+                "max_length": 128,
+            },
+            id="DPO",
+        ),
+        pytest.param(
+            {**STAGES["KTO"], "kto": {"desirableWeight": 2, "disableDropout": False}},
+            {
+                "loss_type": "kto",
+                "desirable_weight": 2,
+                "undesirable_weight": 1,
+                "disable_dropout": False,
+            },
+            id="KTO",
+        ),
+        pytest.param(
+            {**STAGES["Reward"], "reward": {"centerRewardsCoefficient": 0.01}},
+            {"center_rewards_coefficient": 0.01, "disable_dropout": True, "max_length": 128},
+            id="Reward",
+        ),
+    ],
+)
+def test_the_block_of_a_stage_becomes_arguments(
+    changes: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    result = mapped(changes)
+    assert {name: result[name] for name in expected} == expected
+    assert "packing" not in result
+    assert "reference_model" not in result
 
 
 @pytest.mark.torch
@@ -176,6 +230,26 @@ def test_every_argument_we_set_is_owned_or_refused_but_two() -> None:
             {"training.arguments": {"adam_beta": 0.9}},
             "training.arguments.adam_beta: SFTConfig has no such argument",
             id="an unknown argument",
+        ),
+        pytest.param(
+            {**STAGES["DPO"], "training.arguments": {"packing": True}},
+            "training.arguments.packing: DPOConfig has no such argument",
+            id="pairs cannot be packed",
+        ),
+        pytest.param(
+            {**STAGES["DPO"], "training.arguments": {"padding_free": True}},
+            "training.arguments.padding_free: has no effect in this version of TRL: remove it",
+            id="an argument that TRL passes over",
+        ),
+        pytest.param(
+            {**STAGES["KTO"], "training.arguments": {"beta": 0.3}},
+            "training.arguments.beta: kto.beta owns it: set kto.beta instead",
+            id="an argument that the stage's block owns",
+        ),
+        pytest.param(
+            {**STAGES["DPO"], "training.arguments": {"sync_ref_model": True}},
+            "training.arguments.sync_ref_model: moves the reference model",
+            id="a reference that moves",
         ),
     ],
 )

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from llmtrain_api.errors import ConfigError
 from llmtrain_api.run import RunSpec
+from llmtrain_api.stages.preference import DPO, KTO, Reward
 from llmtrain_api.stages.sft import SFT
 from llmtrain_trainer.stages.devices import Device, Precision, choose_backend
 
@@ -21,11 +22,9 @@ if TYPE_CHECKING:
 
 _OWNERS = {
     "activation_checkpointing": "training.activationCheckpointing",
-    "assistant_only_loss": "sft.loss",
     "auto_find_batch_size": "training.microBatchSize",
     "bf16": "training.precision",
     "bf16_full_eval": "training.precision",
-    "completion_only_loss": "sft.loss",
     "do_eval": "evaluation",
     "eval_steps": "evaluation.everySteps",
     "eval_strategy": "evaluation.everySteps",
@@ -43,7 +42,6 @@ _OWNERS = {
     "num_train_epochs": "training.epochs",
     "optim": "training.optim",
     "output_dir": "output.uri",
-    "packing": "sft.packing",
     "per_device_eval_batch_size": "evaluation.batchSize",
     "per_device_train_batch_size": "training.microBatchSize",
     "resume_from_checkpoint": "output.uri",
@@ -54,7 +52,36 @@ _OWNERS = {
     "warmup_steps": "training.warmupSteps",
     "weight_decay": "training.weightDecay",
 }
-"""The field of the spec that owns an argument."""
+"""The field of the spec that owns an argument, in every stage."""
+
+_STAGE_OWNERS = {
+    "SFT": {
+        "assistant_only_loss": "sft.loss",
+        "completion_only_loss": "sft.loss",
+        "packing": "sft.packing",
+    },
+    "DPO": {
+        "beta": "dpo.beta",
+        "disable_dropout": "dpo.disableDropout",
+        "label_smoothing": "dpo.labelSmoothing",
+        "loss_type": "dpo.lossType",
+        "loss_weights": "dpo.lossWeights",
+        "precompute_ref_log_probs": "dpo.precomputeRefLogProbs",
+    },
+    "KTO": {
+        "beta": "kto.beta",
+        "desirable_weight": "kto.desirableWeight",
+        "disable_dropout": "kto.disableDropout",
+        "loss_type": "kto.lossType",
+        "precompute_ref_log_probs": "kto.precomputeRefLogProbs",
+        "undesirable_weight": "kto.undesirableWeight",
+    },
+    "Reward": {
+        "center_rewards_coefficient": "reward.centerRewardsCoefficient",
+        "disable_dropout": "reward.disableDropout",
+    },
+}
+"""The field of a stage's own block that owns an argument of its trainer."""
 
 _REFUSED = {
     "reads the data in another way than llmtrain prepared it": (
@@ -98,6 +125,11 @@ _REFUSED = {
         "save_only_model",
         "use_cache",
     ),
+    "moves the reference model, which is in no checkpoint, so that a resumed run would differ": (
+        "ref_model_mixup_alpha",
+        "ref_model_sync_steps",
+        "sync_ref_model",
+    ),
     "belongs to a service that llmtrain does not use": (
         "hub_always_push",
         "hub_model_id",
@@ -113,9 +145,19 @@ _REFUSED = {
     ),
 }
 
+_STAGE_REFUSED = {"DPO": {"padding_free": "has no effect in this version of TRL"}}
+
+
+def owners(stage: str) -> dict[str, str]:
+    """Returns the fields of the spec that own arguments of a stage's trainer, by argument."""
+    return {**_OWNERS, **_STAGE_OWNERS.get(stage, {})}
+
 
 def check_arguments(
-    arguments: Mapping[str, Any], types: Mapping[str, Any], owner: str = "SFTConfig"
+    arguments: Mapping[str, Any],
+    types: Mapping[str, Any],
+    owner: str = "SFTConfig",
+    stage: str = "SFT",
 ) -> None:
     """Checks the free `training.arguments` of a spec.
 
@@ -123,15 +165,18 @@ def check_arguments(
         arguments: What the user wrote.
         types: Name and type of every argument that there is.
         owner: The class that takes them.
+        stage: The stage whose trainer reads them.
 
     Raises:
         ConfigError: One is unknown, owned by a field of the spec, or of the wrong type.
     """
     refused = {name: reason for reason, names in _REFUSED.items() for name in names}
+    refused |= _STAGE_REFUSED.get(stage, {})
+    owned = owners(stage)
     for name, value in arguments.items():
         field = f"training.arguments.{name}"
-        if name in _OWNERS:
-            raise ConfigError(field, f"{_OWNERS[name]} owns it", f"set {_OWNERS[name]} instead")
+        if name in owned:
+            raise ConfigError(field, f"{owned[name]} owns it", f"set {owned[name]} instead")
         if name in refused:
             raise ConfigError(field, refused[name], "remove it")
         if name not in types:
@@ -199,25 +244,48 @@ def map_spec(
 
 
 def _data(spec: RunSpec) -> dict[str, Any]:
-    """Returns what is said of the data; rows come as token ids."""
+    """Returns what is said of the data and the loss; rows come as token ids."""
     if spec.stage == "Pretrain":  # Its collator makes columns that the model does not name.
         return {"remove_unused_columns": False}
-    return {  # Rows come with labels; TRL packs and batches them.
-        "max_length": spec.require_training().max_length,
-        "packing": (spec.sft or SFT()).packing,
-        "shuffle_dataset": True,
-    }
+    return {"max_length": spec.require_training().max_length, **_loss(spec)}
+
+
+def _loss(spec: RunSpec) -> dict[str, Any]:
+    """Returns what the stage's own block stands for."""
+    match spec.stage:
+        case "DPO":
+            return (spec.dpo or DPO()).model_dump(exclude={"reference_model"})
+        case "KTO":
+            return (spec.kto or KTO()).model_dump(exclude={"reference_model"})
+        case "Reward":
+            return (spec.reward or Reward()).model_dump()
+        case _:  # Rows come with labels; TRL packs and batches them.
+            return {"packing": (spec.sft or SFT()).packing, "shuffle_dataset": True}
 
 
 def _config_class(spec: RunSpec) -> type[TrainingArguments]:
     """Returns the class that takes the arguments of the stage's trainer."""
-    if spec.stage == "Pretrain":
-        from transformers import TrainingArguments
+    match spec.stage:
+        case "Pretrain":
+            from transformers import TrainingArguments
 
-        return TrainingArguments
-    from trl.trainer.sft_config import SFTConfig
+            return TrainingArguments
+        case "DPO":
+            from trl.trainer.dpo_config import DPOConfig
 
-    return SFTConfig
+            return DPOConfig
+        case "KTO":
+            from trl.trainer.kto_config import KTOConfig
+
+            return KTOConfig
+        case "Reward":
+            from trl.trainer.reward_config import RewardConfig
+
+            return RewardConfig
+        case _:
+            from trl.trainer.sft_config import SFTConfig
+
+            return SFTConfig
 
 
 def check(spec: RunSpec) -> None:
@@ -239,7 +307,7 @@ def check(spec: RunSpec) -> None:
     owner = _config_class(spec)
     hints = get_type_hints(owner)
     types = {field.name: hints[field.name] for field in fields(owner) if field.init}
-    check_arguments(training.arguments, types, owner.__name__)
+    check_arguments(training.arguments, types, owner.__name__, spec.stage)
 
 
 def build(spec: RunSpec, device: Device, precision: Precision, folder: Path) -> TrainingArguments:
