@@ -13,7 +13,7 @@ from llmtrain_api.exits import ExitClass
 from llmtrain_api.layout import CHECKPOINTS, MANIFEST, restart_record
 from llmtrain_api.runfile import RunFile
 from llmtrain_trainer import checkpoints, inputs, owner, preflight
-from llmtrain_trainer.data import rows
+from llmtrain_trainer.data import rows, texts
 from llmtrain_trainer.inputs import Downloaded
 from llmtrain_trainer.records import (
     CheckpointManifest,
@@ -127,7 +127,9 @@ def fetch_and_check(output: Folder, run: RunFile, scratch: Path, tell: Tell) -> 
     tell("checking the model and the rows")
     if downloaded.model is not None:
         preflight.check_model(downloaded.model, run.spec)
-    rows.check(downloaded.dataset_files, run.spec)
+    running_text = run.spec.stage in ("Tokenizer", "Pretrain")
+    reader = texts.of_dataset if running_text else rows.read
+    rows.check(downloaded.dataset_files, run.spec, reader)
     return downloaded
 
 
