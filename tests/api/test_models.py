@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import specs
+from mistakes import BAD_NAMES, MISTAKES, Mistake
 from pydantic import ValidationError
 
 from llmtrain_api.crd.definition import llmtrainruns
@@ -18,30 +19,30 @@ SPEC_SCHEMA = llmtrainruns()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
 @pytest.mark.parametrize(
     "spec",
     [
-        pytest.param(specs.good(), id="the smallest useful spec"),
-        pytest.param(specs.everything(), id="a spec with every field set"),
+        *(pytest.param(specs.good(one), id=f"the smallest of {one}") for one in specs.STAGES),
+        *(pytest.param(specs.everything(one), id=f"the fullest of {one}") for one in specs.STAGES),
         pytest.param(
             specs.changed(specs.good(), "model.uri", "file:///models/x"),
             id="a folder of this machine, on the command line only",
         ),
+        pytest.param(
+            {**specs.good(), "stage": "Pretrain", "datasets": specs.good("Pretrain")["datasets"]},
+            id="pretraining that goes on from a model",
+        ),
     ],
 )
 def test_a_good_spec_is_taken(spec: specs.Spec) -> None:
-    assert RunSpec.model_validate(spec).stage == "SFT"
+    assert RunSpec.model_validate(spec).stage == spec["stage"]
 
 
-@pytest.mark.parametrize(
-    "mistake", [pytest.param(mistake, id=mistake.id) for mistake in specs.MISTAKES]
-)
-def test_a_mistake_is_refused(mistake: specs.Mistake) -> None:
+@pytest.mark.parametrize("mistake", [pytest.param(mistake, id=mistake.id) for mistake in MISTAKES])
+def test_a_mistake_is_refused(mistake: Mistake) -> None:
     with pytest.raises(ValidationError):
         RunSpec.model_validate(mistake.spec())
 
 
-@pytest.mark.parametrize(
-    "mistake", [pytest.param(mistake, id=mistake.id) for mistake in specs.BAD_NAMES]
-)
-def test_a_bad_name_is_refused(mistake: specs.Mistake) -> None:
+@pytest.mark.parametrize("mistake", [pytest.param(mistake, id=mistake.id) for mistake in BAD_NAMES])
+def test_a_bad_name_is_refused(mistake: Mistake) -> None:
     with pytest.raises(ValidationError, match=f"use at most {MAX_NAME_LENGTH} lower-case letters"):
         RunFile.model_validate({"name": mistake.name, "spec": specs.good()})
 
@@ -80,7 +81,7 @@ def test_the_message_is_the_one_of_the_cluster(
     changes: dict[str, Any], place: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(ValidationError) as caught:
-        RunSpec.model_validate(specs.Mistake("", changes).spec())
+        RunSpec.model_validate(Mistake("", changes).spec())
     (error,) = caught.value.errors()
     assert error["loc"] == place
     assert error["msg"].startswith(message)
@@ -100,26 +101,30 @@ def with_schema_defaults(value: Any, schema: dict[str, Any]) -> Any:
     }
 
 
+def without_empty(value: Any) -> Any:
+    """Returns `value` without empty blocks and lists, which mean the same as none."""
+    if not isinstance(value, dict):
+        return value
+    inner = {name: without_empty(item) for name, item in value.items()}
+    return {name: item for name, item in inner.items() if item not in ({}, [])}
+
+
 @pytest.mark.parametrize(
     "spec",
     [
-        pytest.param(specs.good(), id="the smallest useful spec"),
+        *(pytest.param(specs.good(one), id=f"the smallest of {one}") for one in specs.STAGES),
+        *(pytest.param(specs.everything(one), id=f"the fullest of {one}") for one in specs.STAGES),
         pytest.param(
             specs.changed(specs.good(), "tuning.lora", {}),
             id="an optional block with nothing in it",
         ),
-        pytest.param(specs.everything(), id="a spec with every field set"),
     ],
 )
 def test_the_cluster_fills_in_the_defaults_of_the_models(spec: specs.Spec) -> None:
     stored = with_schema_defaults(spec, SPEC_SCHEMA)
     read = RunSpec.model_validate(stored)
     assert read == RunSpec.model_validate(spec)
-    empty: tuple[Any, ...] = ({}, [])
-    written = read.to_dict()
-    assert {k: v for k, v in written["training"].items() if v not in empty} == {
-        k: v for k, v in stored["training"].items() if v not in empty
-    }
+    assert without_empty(read.to_dict()) == without_empty(stored)
 
 
 def test_defaults_are_not_shared_between_runs() -> None:
@@ -145,7 +150,7 @@ def test_accumulation_is_derived(
         "workers.nodes": nodes,
         "workers.processesPerNode": processes,
     }
-    spec = RunSpec.model_validate(specs.Mistake("", changes).spec())
+    spec = RunSpec.model_validate(Mistake("", changes).spec())
     assert spec.world_size == nodes * processes
     assert spec.gradient_accumulation_steps == accumulation
 

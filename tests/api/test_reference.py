@@ -44,7 +44,9 @@ def test_fields_that_may_change_are_marked() -> None:
 @pytest.mark.parametrize(
     ("block", "row"),
     [
-        pytest.param("spec", "| `stage` | `SFT` | required |", id="a required word"),
+        pytest.param(
+            "spec.tuning", "| `method` | `LoRA` or `Full` | required |", id="a required word"
+        ),
         pytest.param(
             "spec", "| `datasets` | list of [datasets](#specdatasets) |", id="a list of blocks"
         ),
@@ -65,11 +67,18 @@ def test_a_row_says_type_and_default(block: str, row: str) -> None:
     assert row in section(block)
 
 
+def test_the_stages_are_named() -> None:
+    (row,) = (line for line in section("spec").splitlines() if line.startswith("| `stage` |"))
+    assert row.split(" | ")[1] == " or ".join(f"`{stage}`" for stage in specs.STAGES)
+
+
 @pytest.mark.parametrize(
     ("block", "rule"),
     [
         pytest.param("spec.tuning", "- `lora`: only for method LoRA", id="a rule about a block"),
         pytest.param("spec.model", "- `uri`: use s3://bucket/path", id="a rule about a value"),
+        pytest.param("spec", "- `dpo`: only for stage DPO", id="a rule about a stage's block"),
+        pytest.param("spec", "- `datasets`: stage KTO reads the format KTO", id="a format"),
         pytest.param(
             "spec.workers.resources",
             "- `limits`: use a quantity of Kubernetes",

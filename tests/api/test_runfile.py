@@ -49,18 +49,30 @@ def test_the_order_of_fields_does_not_count() -> None:
     assert hash_of(dict(reversed(spec.items()))) == hash_of(spec)
 
 
+NOT_ALONE = {
+    *("stage", "model", "architecture", "tokenizer", "tokenizerTraining", "tuning", "training"),
+    *("tuning.method", "sft"),
+}
+"""What cannot change by itself in `everything`; its `sft` is as good as none."""
+
+
 @pytest.mark.parametrize(
     "path",
     [
         path
         for path in specs.OTHER_VALUES
-        if path.split(".")[0] in SPEC_FIELDS_THAT_MAKE_THE_RESULT
-        and path not in ("stage", "tuning.method", "training.maxSteps")  # No second value alone.
+        if path.split(".")[0] in SPEC_FIELDS_THAT_MAKE_THE_RESULT and path not in NOT_ALONE
     ],
 )
 def test_what_makes_the_weights_counts(path: str) -> None:
-    other = specs.changed(specs.everything(), path, specs.OTHER_VALUES[path])
-    assert hash_of(other) != hash_of(specs.everything())
+    spec = specs.holding(path)
+    other = specs.changed(spec, path, specs.OTHER_VALUES[path])
+    assert hash_of(other) != hash_of(spec)
+
+
+def test_the_stage_counts() -> None:
+    hashes = [hash_of(specs.everything(stage)) for stage in specs.STAGES]
+    assert len(set(hashes)) == len(specs.STAGES)
 
 
 def test_the_number_of_processes_counts() -> None:

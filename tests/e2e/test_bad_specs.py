@@ -15,21 +15,15 @@ import cluster
 import pytest
 import specs
 import yaml
+from mistakes import BAD_NAMES, MISTAKES
 from pydantic import ValidationError
 
-from llmtrain_api.crd.frozen import frozen_rules
-from llmtrain_api.crd.schema import structural_schema
 from llmtrain_api.run import RunSpec
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 ROOT = Path(__file__).parents[2]
 CRDS = str(ROOT / "crds")
 GOLDEN = ROOT / "tests" / "e2e" / "golden" / "refused_at_apply.txt"
-FROZEN = [
-    rule["fieldPath"].removeprefix(".spec.") for rule in frozen_rules(structural_schema(RunSpec))
-]
-
-
 CRD = yaml.safe_load((ROOT / "crds" / "llmtrainruns.yaml").read_text(encoding="utf-8"))
 
 
@@ -62,30 +56,48 @@ def apply(namespace: str, name: str, spec: specs.Spec, *options: str) -> str:
 def start(namespace: str, spec: specs.Spec) -> None:
     """Creates a run and makes it look started, as the operator does before it creates pods."""
     assert spec["suspend"], "or the operator would start it"
-    made = manifest("started", spec)
-    cluster.kubectl("create", "-n", namespace, "--save-config", "-f", "-", stdin=made)
+    name = name_of(spec)
+    cluster.kubectl(
+        "create", "-n", namespace, "--save-config", "-f", "-", stdin=manifest(name, spec)
+    )
     started = json.dumps({"status": {"attempt": 1}})
-    arguments = ("llmtrainrun", "started", "-n", namespace, "--subresource=status", "--type=merge")
+    arguments = ("llmtrainrun", name, "-n", namespace, "--subresource=status", "--type=merge")
     cluster.kubectl("patch", *arguments, "-p", started)
+
+
+def name_of(spec: specs.Spec) -> str:
+    """Returns the name of the started run of a stage."""
+    return f"started-{spec['stage'].lower()}"
 
 
 def change(namespace: str, path: str, value: Any, spec: specs.Spec) -> str:
     """Changes one field of the started run, without keeping the change."""
-    return apply(namespace, "started", specs.changed(spec, path, value), "--dry-run=server")
+    return apply(namespace, name_of(spec), specs.changed(spec, path, value), "--dry-run=server")
+
+
+def refusal(path: str) -> str:
+    """Returns what is said of a change of the field at `path`: its block, and its name in there."""
+    block, _, field = path.partition(".")
+    named = f"{field} " if field else ""
+    return f"spec.{block}: Forbidden: {named}cannot change once the run has started"
 
 
 def test_each_mistake_is_refused_with_its_message(namespace: str) -> None:
     told = {}
-    for case in (*specs.MISTAKES, *specs.BAD_NAMES):
+    for case in (*MISTAKES, *BAD_NAMES):
         told[case.id] = apply(namespace, case.name, case.spec())
     assert cluster.list_of("llmtrainruns", namespace) == []
 
-    start(namespace, specs.everything())
-    for path in FROZEN:
-        value = specs.OTHER_VALUES[path]
+    for stage in specs.STAGES:
+        start(namespace, specs.everything(stage))
+    for path, value in specs.OTHER_VALUES.items():
         mistake = f"{path} taken away" if value is specs.REMOVE else f"another {path}"
-        told[f"once started, {mistake}"] = change(namespace, path, value, specs.everything())
-    assert cluster.status_of(namespace, "started")["attempt"] == 1
+        said = change(namespace, path, value, specs.holding(path))
+        assert refusal(path) in said
+        told[f"once started, {mistake}"] = said
+    for stage in specs.STAGES:
+        name = name_of(specs.everything(stage))
+        assert cluster.status_of(namespace, name)["attempt"] == 1
 
     assert [mistake for mistake, message in told.items() if not message] == []
     compare(told)
@@ -99,12 +111,22 @@ def compare(told: dict[str, str]) -> None:
     assert text == GOLDEN.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("path", ["evaluation", "training.arguments", "workers.affinity"])
+@pytest.mark.parametrize(
+    "path", ["evaluation", "tuning.lora", "training.arguments", "workers.affinity"]
+)
 def test_a_field_cannot_be_added_once_started(namespace: str, path: str) -> None:
     without = specs.changed(specs.everything(), path, specs.REMOVE)
     start(namespace, without)
     said = change(namespace, path, specs.read(specs.everything(), path), without)
-    assert f"spec.{path}: Forbidden: cannot change once the run has started" in said
+    assert refusal(path) in said
+
+
+def test_the_first_of_many_changes_is_named(namespace: str) -> None:
+    start(namespace, specs.everything())
+    training = {**specs.everything()["training"], "seed": 9, "epochs": 9}
+    said = change(namespace, "training", training, specs.everything())
+    assert refusal("training.epochs") in said
+    assert "seed" not in said
 
 
 def test_mutable_fields_change_once_started(namespace: str) -> None:
@@ -113,14 +135,17 @@ def test_mutable_fields_change_once_started(namespace: str) -> None:
         assert change(namespace, path, value, specs.everything()) == ""
 
 
-def test_everything_changes_before_the_start(namespace: str) -> None:
-    assert apply(namespace, "waiting", specs.everything()) == ""
+@pytest.mark.parametrize("stage", specs.STAGES)
+def test_everything_changes_before_the_start(namespace: str, stage: str) -> None:
+    assert apply(namespace, "waiting", specs.everything(stage)) == ""
     assert apply(namespace, "waiting", specs.good(), "--dry-run=server") == ""
 
 
-def test_the_same_spec_is_taken_again_once_started(namespace: str) -> None:
-    start(namespace, specs.everything())
-    assert apply(namespace, "started", specs.everything()) == ""
+@pytest.mark.parametrize("stage", specs.STAGES)
+def test_the_same_spec_is_taken_again_once_started(namespace: str, stage: str) -> None:
+    spec = specs.everything(stage)
+    start(namespace, spec)
+    assert apply(namespace, name_of(spec), spec) == ""
 
 
 def test_a_null_among_free_fields_is_kept_and_frozen(namespace: str) -> None:
@@ -128,16 +153,17 @@ def test_a_null_among_free_fields_is_kept_and_frozen(namespace: str) -> None:
     arguments = {"lr_scheduler_kwargs": None, "adam_beta1": 0.8}
     spec = {**specs.changed(specs.good(), "training.arguments", arguments), "suspend": True}
     start(namespace, spec)
-    stored = cluster.get("llmtrainrun", namespace, "started")["spec"]
+    name = name_of(spec)
+    stored = cluster.get("llmtrainrun", namespace, name)["spec"]
     assert stored["training"]["arguments"] == arguments
 
     def replace(changed: specs.Spec) -> str:
         options = ("replace", "-n", namespace, "--dry-run=server", "-f", "-")
-        return cluster.kubectl(*options, stdin=manifest("started", changed), check=False).stderr
+        return cluster.kubectl(*options, stdin=manifest(name, changed), check=False).stderr
 
     assert replace({**spec, "retry": 1}) == ""
     without = specs.changed(spec, "training.arguments", {"adam_beta1": 0.8})
-    assert "spec.training.arguments: Forbidden" in replace(without)
+    assert refusal("training.arguments") in replace(without)
 
 
 def test_a_new_run_counts_as_not_looked_at(namespace: str) -> None:
@@ -148,13 +174,14 @@ def test_a_new_run_counts_as_not_looked_at(namespace: str) -> None:
     assert json.loads(created.stdout)["status"] == {"observedGeneration": -1}
 
 
-def test_defaults_are_the_models(namespace: str) -> None:
+@pytest.mark.parametrize("stage", specs.STAGES)
+def test_defaults_are_the_models(namespace: str, stage: str) -> None:
     created = cluster.kubectl(
         "create", "-n", namespace, "-f", "-", "-o", "json", "--dry-run=server",
-        stdin=manifest("new", specs.good()),
+        stdin=manifest("new", specs.good(stage)),
     )  # fmt: skip
     stored = json.loads(created.stdout)["spec"]
-    assert RunSpec.model_validate(stored) == RunSpec.model_validate(specs.good())
+    assert RunSpec.model_validate(stored) == RunSpec.model_validate(specs.good(stage))
 
 
 def test_the_stored_crd_is_the_file(kubectl: object) -> None:
@@ -213,21 +240,56 @@ VALUES = {
         {"method": "LoRA"},
         {"method": "Full"},
         {"method": "LoRA", "lora": {"dropout": 1}},
+        {"method": "LoRA", "lora": {"dropout": 0.1}},
         {"method": "LoRA", "lora": {"dropout": 0, "targetModules": []}},
         {"method": "Full", "lora": {"rank": 1}},
     ),
     "evaluation": ({"fraction": 0.5}, {}, {"fraction": 1e-9}, {"fraction": 0.1, "everySteps": 0}),
+    "model": (specs.REMOVE, {"uri": "s3://models/x/"}),
+    "architecture": (
+        specs.REMOVE,
+        specs.read(specs.everything("Pretrain"), "architecture"),
+        {"family": "phi", "hiddenSize": 24, "numHiddenLayers": 1, "numAttentionHeads": 4},
+        {"family": "gpt2", "hiddenSize": 12, "numHiddenLayers": 1, "numAttentionHeads": 4},
+    ),
+    "architecture.numAttentionHeads": (0, 1, 2, 4, 5, 1025),
+    "architecture.numKeyValueHeads": (0, 1, 2, 3, specs.REMOVE),
+    "architecture.maxPositionEmbeddings": (8, 1023, 1024, 7),
+    "tokenizer": (specs.REMOVE, {"uri": "s3://runs/x/tokenizer/"}),
+    "tokenizerTraining": (
+        specs.REMOVE,
+        {"vocabSize": 300},
+        {"vocabSize": 299},
+        {"vocabSize": 1000, "specialTokens": {"eosToken": "", "extra": []}},
+        {"vocabSize": 1000, "specialTokens": {"extra": ["<a>"] * 257}},
+    ),
+    "training": (specs.REMOVE,),
+    "training.maxTokens": (1, 10**15, 0, specs.REMOVE),
+    "training.maxLength": (8, 2048, 2049, 7),
+    "pretrain": ({}, {"isolateDocuments": False}),
     "sft": ({}, {"loss": "AllTokens"}, {"loss": "All"}, {"packing": True}),
+    "dpo": (
+        {},
+        {"lossType": ["sigmoid", "ipo"], "lossWeights": [1, 0]},
+        {"lossType": ["sigmoid"], "lossWeights": [1, 0]},
+        {"lossType": ["exo_pair"]},
+        {"lossType": ["robust"], "labelSmoothing": 0.1},
+        {"labelSmoothing": 0.1},
+        {"beta": 0},
+        {"lossType": []},
+    ),
+    "kto": ({}, {"desirableWeight": 0}, {"beta": 101}, {"lossType": "apo_zero_unpaired"}),
+    "reward": ({}, {"centerRewardsCoefficient": -1}, {"disableDropout": False}),
     "startTimeoutSeconds": (9, 10, 31_536_000, 31_536_001),
 }
 
 
 def random_specs(count: int) -> list[specs.Spec]:
-    """Returns specs with one to three fields set to values at and beyond their bounds."""
+    """Returns specs of all stages with one to three fields set at and beyond their bounds."""
     dice = random.Random(0)
     made = []
-    for _ in range(count):
-        spec = specs.good()
+    for number in range(count):
+        spec = specs.good(specs.STAGES[number % len(specs.STAGES)])
         for path in dice.sample(sorted(VALUES), dice.randint(1, 3)):
             spec = specs.changed(spec, path, dice.choice(VALUES[path]))
         made.append(spec)
@@ -244,7 +306,7 @@ def taken_by_pydantic(spec: specs.Spec) -> bool:
 
 def test_pydantic_and_the_api_server_agree(namespace: str) -> None:
     """Whatever the API server takes the operator must be able to read, and the other way round."""
-    tried = random_specs(400)
+    tried = random_specs(900)
     many = "\n---\n".join(manifest(f"spec-{i}", spec) for i, spec in enumerate(tried))
     said = cluster.kubectl(
         "create", "-n", namespace, "--dry-run=server", "-f", "-", "-o", "name",
@@ -257,7 +319,7 @@ def test_pydantic_and_the_api_server_agree(namespace: str) -> None:
         if (f"llmtrainrun.llmtrain.dev/spec-{i}" in taken) != taken_by_pydantic(spec)
     ]
     assert differ == []
-    assert 50 < len(taken) < 350
+    assert 100 < len(taken) < 800
 
 
 def test_explain_reads_as_documentation(kubectl: object) -> None:

@@ -1,31 +1,54 @@
-"""Good specs and specs that are refused at `kubectl apply`, for pydantic and the cluster alike.
-
-Each bad spec is one mistake in `good()`. The unit tests hold that pydantic refuses it, the
-end-to-end tests that the API server does, with the message in `golden/refused_at_apply.txt`.
-"""
+"""Good specs of every stage, and another value for every field, for pydantic and the cluster."""
 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
+
+from llmtrain_api.run import Stage
 
 Spec = dict[str, Any]
 
 REMOVE = object()
 """Stands for a field to take away."""
 
+STAGES: tuple[str, ...] = get_args(Stage)
 
-def good() -> Spec:
-    """Returns the smallest useful spec."""
-    return {
-        "stage": "SFT",
-        "model": {"uri": "s3://models/smollm2-135m/"},
-        "datasets": [{"uri": "s3://data/alpaca.jsonl", "format": "Alpaca"}],
-        "tuning": {"method": "LoRA"},
-        "training": {"epochs": 1, "globalBatchSize": 8, "learningRate": 2.0e-4},
-        "output": {"uri": "s3://runs/good/"},
-    }
+_MODEL: Spec = {
+    "model": {"uri": "s3://models/smollm2-135m/"},
+    "tuning": {"method": "LoRA"},
+    "training": {"epochs": 1, "globalBatchSize": 8, "learningRate": 2.0e-4},
+}
+_GOOD: dict[str, Spec] = {
+    "Tokenizer": {
+        "datasets": [{"uri": "s3://data/books.jsonl", "format": "Text"}],
+        "tokenizerTraining": {"vocabSize": 32_000},
+    },
+    "Pretrain": {
+        "architecture": {
+            "family": "llama",
+            "hiddenSize": 64,
+            "numHiddenLayers": 2,
+            "numAttentionHeads": 4,
+        },
+        "tokenizer": {"uri": "s3://runs/tokenizer/tokenizer/"},
+        "datasets": [{"uri": "s3://data/books.jsonl", "format": "Text"}],
+        "training": {"maxSteps": 100, "globalBatchSize": 8, "learningRate": 1.0e-3},
+    },
+    "SFT": {**_MODEL, "datasets": [{"uri": "s3://data/alpaca.jsonl", "format": "Alpaca"}]},
+    "DPO": {**_MODEL, "datasets": [{"uri": "s3://data/pairs.jsonl", "format": "Preference"}]},
+    "KTO": {
+        **_MODEL,
+        "datasets": [{"uri": "s3://data/marks.jsonl", "format": "KTO"}],
+        "training": {**_MODEL["training"], "microBatchSize": 2},
+    },
+    "Reward": {**_MODEL, "datasets": [{"uri": "s3://data/pairs.jsonl", "format": "Preference"}]},
+}
+
+
+def good(stage: str = "SFT") -> Spec:
+    """Returns the smallest useful spec of a stage."""
+    return copy.deepcopy({"stage": stage, **_GOOD[stage], "output": {"uri": "s3://runs/good/"}})
 
 
 def changed(spec: Spec, path: str, value: Any) -> Spec:
@@ -52,180 +75,177 @@ def read(spec: Spec, path: str) -> Any:
     return block
 
 
-@dataclass(frozen=True)
-class Mistake:
-    """One mistake: a sentence, and the fields that make it."""
-
-    id: str
-    changes: dict[str, Any]
-    name: str = "mistake"
-
-    def spec(self) -> Spec:
-        """Returns the good spec with this mistake in it."""
-        spec = good()
-        for path, value in self.changes.items():
-            spec = changed(spec, path, value)
-        return spec
-
-
-_DATASET = {"uri": "s3://data/alpaca.jsonl", "format": "Alpaca"}
-
-MISTAKES = (
-    Mistake("a mistyped field", {"training.learningrate": 1.0e-4}),
-    Mistake("a mistyped field in a list", {"datasets": [{**_DATASET, "fromat": "Alpaca"}]}),
-    Mistake("no stage", {"stage": REMOVE}),
-    Mistake("a stage that does not exist", {"stage": "sft"}),
-    Mistake("no model", {"model": REMOVE}),
-    Mistake("a model without its place", {"model": {}}),
-    Mistake("a second model source", {"model.fromRun": {"name": "earlier"}}),
-    Mistake("a second stage block", {"dpo": {"beta": 0.1}}),
-    Mistake("a model that is not in s3", {"model.uri": "gs://models/smollm2/"}),
-    Mistake("a bucket name with capitals", {"output.uri": "s3://Runs/good/"}),
-    Mistake(
-        "a data set on a web server", {"datasets": [{**_DATASET, "uri": "https://x.org/a.json"}]}
-    ),
-    Mistake("a data set of another type", {"datasets": [{**_DATASET, "uri": "s3://data/a.xlsx"}]}),
-    Mistake("no data sets", {"datasets": REMOVE}),
-    Mistake("an empty list of data sets", {"datasets": []}),
-    Mistake(
-        "the same data set twice", {"datasets": [_DATASET, {**_DATASET, "format": "Messages"}]}
-    ),
-    Mistake("a data format that does not exist", {"datasets": [{**_DATASET, "format": "CSV"}]}),
-    Mistake("a data set without a format", {"datasets": [{"uri": "s3://data/alpaca.jsonl"}]}),
-    Mistake("nothing held out by an evaluation", {"evaluation": {"fraction": 0}}),
-    Mistake("everything held out by an evaluation", {"evaluation": {"fraction": 1}}),
-    Mistake("a tuning method that does not exist", {"tuning.method": "QLoRA"}),
-    Mistake("adapter settings with full tuning", {"tuning": {"method": "Full", "lora": {}}}),
-    Mistake("an adapter rank of 0", {"tuning.lora": {"rank": 0}}),
-    Mistake(
-        "a merged adapter with full tuning",
-        {"tuning.method": "Full", "output.export": {"mergeAdapter": True}},
-    ),
-    Mistake("both epochs and maxSteps", {"training.maxSteps": 100}),
-    Mistake("neither epochs nor maxSteps", {"training.epochs": REMOVE}),
-    Mistake(
-        "both maxSteps and maxTokens",
-        {"training.epochs": REMOVE, "training.maxSteps": 9, "training.maxTokens": 10**9},
-    ),
-    Mistake(
-        "a number of tokens where rows are trained",
-        {"training.epochs": REMOVE, "training.maxTokens": 10**9},
-    ),
-    Mistake("no learning rate", {"training.learningRate": REMOVE}),
-    Mistake("a learning rate of 0", {"training.learningRate": 0}),
-    Mistake("a learning rate of 2", {"training.learningRate": 2}),
-    Mistake("a learning rate in words", {"training.learningRate": "high"}),
-    Mistake(
-        "a global batch that does not divide",
-        {"training.globalBatchSize": 10, "training.microBatchSize": 2, "workers.nodes": 2},
-    ),
-    Mistake(
-        "a global batch below one micro-batch for each process",
-        {"training.globalBatchSize": 3, "workers.processesPerNode": 8},
-    ),
-    Mistake("no nodes", {"workers.nodes": 0}),
-    Mistake("a grace period too short to save", {"workers.terminationGracePeriodSeconds": 1}),
-    Mistake("a reserved variable", {"workers.env": [{"name": "WORLD_SIZE", "value": "2"}]}),
-    Mistake("a variable of llmtrain", {"workers.env": [{"name": "LLMTRAIN_RUN", "value": "x"}]}),
-    Mistake("a variable name with a space", {"workers.env": [{"name": "MY VAR"}]}),
-    Mistake(
-        "the same variable twice",
-        {"workers.env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]},
-    ),
-    Mistake(
-        "a quantity that is none", {"workers.resources": {"limits": {"memory": "64 gigabytes"}}}
-    ),
-    Mistake("a negative quantity", {"workers.resources": {"requests": {"cpu": "-1"}}}),
-    Mistake(
-        "a toleration that tolerates nothing known", {"workers.tolerations": [{"effect": "No"}]}
-    ),
-    Mistake("free fields that are a list", {"training.arguments": ["adam_beta1"]}),
-    Mistake("an endpoint with a path", {"storage.endpoint": "http://minio:9000/data"}),
-    Mistake("a start timeout of a second", {"startTimeoutSeconds": 1}),
-    Mistake("a negative number of restarts", {"restartPolicy.maxRestarts": -1}),
-)
-
-BAD_NAMES = (
-    Mistake("a name of 41 characters", {}, name="a" * 41),
-    Mistake("a name that starts with a digit", {}, name="7b-sft"),
-    Mistake("a name with a dot", {}, name="my.run"),
-)
-
-
-def everything() -> Spec:
-    """Returns a spec in which every field is set."""
-    return {
-        "stage": "SFT",
-        "model": {"uri": "s3://models/smollm2-135m/"},
+_TRAINING: Spec = {
+    "globalBatchSize": 32,
+    "microBatchSize": 4,
+    "maxLength": 512,
+    "learningRate": 1.0e-4,
+    "lrSchedulerType": "cosine",
+    "warmupSteps": 0.1,
+    "weightDecay": 0.01,
+    "maxGradNorm": 1,
+    "optim": "adamw_torch",
+    "precision": "BF16",
+    "activationCheckpointing": True,
+    "loggingSteps": 5,
+    "seed": 1,
+    "arguments": {"adam_beta1": 0.8, "lr_scheduler_kwargs": {"num_cycles": 2}},
+}
+_FROM_MODEL: Spec = {
+    "model": {"uri": "s3://models/smollm2-135m/"},
+    "tuning": {
+        "method": "LoRA",
+        "lora": {"rank": 8, "alpha": 16, "dropout": 0, "targetModules": ["q_proj", "v_proj"]},
+    },
+    "training": {"epochs": 3, **_TRAINING},
+    "output": {"uri": "s3://runs/everything/", "export": {"mergeAdapter": True}},
+}
+_WORKERS: Spec = {
+    "nodes": 2,
+    "processesPerNode": 2,
+    "resources": {"limits": {"nvidia.com/gpu": 2}, "requests": {"memory": "64Gi"}},
+    "image": "registry.example/trainer:1",
+    "imagePullSecrets": [{"name": "pull"}],
+    "serviceAccountName": "trainer",
+    "priorityClassName": "high",
+    "nodeSelector": {"pool": "gpu"},
+    "tolerations": [
+        {
+            "key": "gpu",
+            "operator": "Equal",
+            "value": "yes",
+            "effect": "NoExecute",
+            "tolerationSeconds": 60,
+        }
+    ],
+    "affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}},
+    "env": [{"name": "A", "value": "1"}],
+    "scratch": {"sizeLimit": "10Gi"},
+    "terminationGracePeriodSeconds": 60,
+    "podTemplate": {"metadata": {"annotations": {"team": "nlp"}}},
+}
+_AROUND: Spec = {
+    "evaluation": {"fraction": 0.1, "everySteps": 50, "batchSize": 2},
+    "checkpoint": {"everySteps": 100, "keep": 3},
+    "output": {"uri": "s3://runs/everything/"},
+    "workers": _WORKERS,
+    "storage": {
+        "secretName": "s3-credentials",
+        "endpoint": "http://minio.storage:9000",
+        "region": "eu-west-1",
+    },
+    "restartPolicy": {"maxRestarts": 1},
+    "startTimeoutSeconds": 600,
+    "suspend": True,
+    "retry": 1,
+    "ttlSecondsAfterFinished": 3600,
+}
+_EVERYTHING: dict[str, Spec] = {
+    "SFT": {
+        **changed(_FROM_MODEL, "tuning.lora.dropout", 0.1),
         "datasets": [
             {"uri": "s3://data/a.jsonl", "format": "Alpaca"},
             {"uri": "s3://data/b.jsonl", "format": "Messages"},
         ],
-        "evaluation": {"fraction": 0.1, "everySteps": 50, "batchSize": 2},
         "sft": {"packing": False, "loss": "AnswersOnly"},
-        "tuning": {
-            "method": "LoRA",
-            "lora": {"rank": 8, "alpha": 16, "dropout": 0.1, "targetModules": ["q_proj", "v_proj"]},
+    },
+    "Tokenizer": {
+        "workers": {**_WORKERS, "nodes": 1, "processesPerNode": 1},
+        "datasets": [{"uri": "s3://data/books.jsonl", "format": "Text"}],
+        "tokenizerTraining": {
+            "algorithm": "Unigram",
+            "vocabSize": 8000,
+            "minFrequency": 2,
+            "specialTokens": {
+                "bosToken": "<s>",
+                "eosToken": "</s>",
+                "padToken": "<pad>",
+                "unkToken": "<unk>",
+                "extra": ["<tool>"],
+            },
+            "chatTemplate": "None",
         },
-        "training": {
-            "epochs": 3,
-            "globalBatchSize": 32,
-            "microBatchSize": 4,
-            "maxLength": 512,
-            "learningRate": 1.0e-4,
-            "lrSchedulerType": "cosine",
-            "warmupSteps": 0.1,
-            "weightDecay": 0.01,
-            "maxGradNorm": 1,
-            "optim": "adamw_torch",
-            "precision": "BF16",
-            "activationCheckpointing": True,
-            "loggingSteps": 5,
-            "seed": 1,
-            "arguments": {"adam_beta1": 0.8, "lr_scheduler_kwargs": {"num_cycles": 2}},
+    },
+    "Pretrain": {
+        "architecture": {
+            "family": "llama",
+            "hiddenSize": 64,
+            "numHiddenLayers": 2,
+            "numAttentionHeads": 4,
+            "numKeyValueHeads": 2,
+            "intermediateSize": 256,
+            "maxPositionEmbeddings": 1024,
+            "tieWordEmbeddings": True,
         },
-        "checkpoint": {"everySteps": 100, "keep": 3},
-        "output": {"uri": "s3://runs/everything/", "export": {"mergeAdapter": True}},
-        "workers": {
-            "nodes": 2,
-            "processesPerNode": 2,
-            "resources": {"limits": {"nvidia.com/gpu": 2}, "requests": {"memory": "64Gi"}},
-            "image": "registry.example/trainer:1",
-            "imagePullSecrets": [{"name": "pull"}],
-            "serviceAccountName": "trainer",
-            "priorityClassName": "high",
-            "nodeSelector": {"pool": "gpu"},
-            "tolerations": [
-                {
-                    "key": "gpu",
-                    "operator": "Equal",
-                    "value": "yes",
-                    "effect": "NoExecute",
-                    "tolerationSeconds": 60,
-                }
-            ],
-            "affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}},
-            "env": [{"name": "A", "value": "1"}],
-            "scratch": {"sizeLimit": "10Gi"},
-            "terminationGracePeriodSeconds": 60,
-            "podTemplate": {"metadata": {"annotations": {"team": "nlp"}}},
+        "tokenizer": {"uri": "s3://runs/tokenizer/tokenizer/"},
+        "datasets": [{"uri": "s3://data/books.jsonl", "format": "Text"}],
+        "pretrain": {"isolateDocuments": False, "appendEosToken": False},
+        "training": {"maxTokens": 1_000_000, **_TRAINING},
+    },
+    "DPO": {
+        **_FROM_MODEL,
+        "datasets": [{"uri": "s3://data/pairs.jsonl", "format": "Preference"}],
+        "dpo": {
+            "beta": 0.2,
+            "lossType": ["sigmoid", "robust"],
+            "lossWeights": [1, 0.5],
+            "labelSmoothing": 0.1,
+            "referenceModel": {"uri": "s3://models/reference/"},
+            "precomputeRefLogProbs": True,
+            "disableDropout": False,
         },
-        "storage": {
-            "secretName": "s3-credentials",
-            "endpoint": "http://minio.storage:9000",
-            "region": "eu-west-1",
+    },
+    "KTO": {
+        **_FROM_MODEL,
+        "datasets": [{"uri": "s3://data/marks.jsonl", "format": "KTO"}],
+        "training": {"maxSteps": 300, **_TRAINING},
+        "kto": {
+            "lossType": "apo_zero_unpaired",
+            "beta": 0.2,
+            "desirableWeight": 1.5,
+            "undesirableWeight": 0.5,
+            "referenceModel": {"uri": "s3://models/reference/"},
+            "precomputeRefLogProbs": True,
+            "disableDropout": False,
         },
-        "restartPolicy": {"maxRestarts": 1},
-        "startTimeoutSeconds": 600,
-        "suspend": True,
-        "retry": 1,
-        "ttlSecondsAfterFinished": 3600,
-    }
+    },
+    "Reward": {
+        **_FROM_MODEL,
+        "datasets": [{"uri": "s3://data/pairs.jsonl", "format": "Preference"}],
+        "reward": {"centerRewardsCoefficient": 0.01, "disableDropout": False},
+    },
+}
+
+
+def everything(stage: str = "SFT") -> Spec:
+    """Returns a spec of a stage in which every field is set that it takes.
+
+    Fields that exclude each other are set in different stages.
+    """
+    return copy.deepcopy({"stage": stage, **_AROUND, **_EVERYTHING[stage]})
+
+
+def holding(path: str) -> Spec:
+    """Returns `everything` of the first stage that sets the field at `path`, SFT before others."""
+    specs = [everything(stage) for stage in ("SFT", *STAGES)]
+    return next(spec for spec in specs if read(spec, path) is not REMOVE)
 
 
 OTHER_VALUES: dict[str, Any] = {
     "stage": "DPO",
+    "model": REMOVE,
     "model.uri": "s3://models/other/",
+    "architecture": REMOVE,
+    "architecture.family": "qwen2",
+    "architecture.hiddenSize": 128,
+    "architecture.numHiddenLayers": 4,
+    "architecture.numAttentionHeads": 8,
+    "architecture.numKeyValueHeads": REMOVE,
+    "architecture.intermediateSize": 512,
+    "architecture.maxPositionEmbeddings": 2048,
+    "architecture.tieWordEmbeddings": False,
+    "tokenizer": REMOVE,
+    "tokenizer.uri": "s3://runs/other/tokenizer/",
     "datasets": [
         {"uri": "s3://data/b.jsonl", "format": "Messages"},
         {"uri": "s3://data/a.jsonl", "format": "Alpaca"},
@@ -234,14 +254,51 @@ OTHER_VALUES: dict[str, Any] = {
     "evaluation.fraction": 0.2,
     "evaluation.everySteps": REMOVE,
     "evaluation.batchSize": 4,
+    "tokenizerTraining": REMOVE,
+    "tokenizerTraining.algorithm": "WordPiece",
+    "tokenizerTraining.vocabSize": 16_000,
+    "tokenizerTraining.minFrequency": 0,
+    "tokenizerTraining.specialTokens.bosToken": REMOVE,
+    "tokenizerTraining.specialTokens.eosToken": "<eos>",
+    "tokenizerTraining.specialTokens.padToken": "<fill>",
+    "tokenizerTraining.specialTokens.unkToken": "<unknown>",
+    "tokenizerTraining.specialTokens.extra": ["<call>"],
+    "tokenizerTraining.chatTemplate": "ChatML",
+    "pretrain": REMOVE,
+    "pretrain.isolateDocuments": True,
+    "pretrain.appendEosToken": True,
+    "sft": REMOVE,
     "sft.packing": True,
     "sft.loss": "AllTokens",
+    "dpo": REMOVE,
+    "dpo.beta": 0.1,
+    "dpo.lossType": ["robust", "sigmoid"],
+    "dpo.lossWeights": [0.5, 1],
+    "dpo.labelSmoothing": 0.2,
+    "dpo.referenceModel": REMOVE,
+    "dpo.referenceModel.uri": "s3://models/other/",
+    "dpo.precomputeRefLogProbs": False,
+    "dpo.disableDropout": True,
+    "kto": REMOVE,
+    "kto.lossType": "kto",
+    "kto.beta": 0.1,
+    "kto.desirableWeight": 1,
+    "kto.undesirableWeight": 1,
+    "kto.referenceModel": REMOVE,
+    "kto.referenceModel.uri": "s3://models/other/",
+    "kto.precomputeRefLogProbs": False,
+    "kto.disableDropout": True,
+    "reward": REMOVE,
+    "reward.centerRewardsCoefficient": 0.02,
+    "reward.disableDropout": True,
+    "tuning": REMOVE,
     "tuning.method": "Full",
     "tuning.lora": REMOVE,
     "tuning.lora.rank": 16,
     "tuning.lora.alpha": 32,
     "tuning.lora.dropout": 0,
     "tuning.lora.targetModules": ["v_proj", "q_proj"],
+    "training": REMOVE,
     "training.epochs": 4,
     "training.maxSteps": 100,
     "training.maxTokens": 10**9,

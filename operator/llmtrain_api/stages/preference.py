@@ -51,7 +51,7 @@ class DPO(ApiModel):
         Rule(
             "self.labelSmoothing > 0.0 || !self.lossType.exists(t, t == 'exo_pair')",
             lambda dpo: dpo.label_smoothing > 0 or "exo_pair" not in dpo.loss_type,
-            "the loss exo_pair needs a value above 0, such as 1.0e-3",
+            "use a value above 0 with the loss exo_pair, such as 1.0e-3",
             at="labelSmoothing",
         ),
         Rule(

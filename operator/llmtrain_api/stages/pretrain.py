@@ -44,8 +44,8 @@ class Architecture(ApiModel):
                 it.family == "gpt2"
                 or it.hidden_size // it.num_attention_heads % (4 if it.family == "phi" else 2) == 0
             ),
-            "each head (hiddenSize / numAttentionHeads) must have an even width, and with phi one"
-            " that 4 divides: positions turn pairs of numbers",
+            "use a width that leaves each head (hiddenSize / numAttentionHeads) an even number, and"
+            " with phi a multiple of 4: positions turn pairs of numbers",
             at="hiddenSize",
         ),
     )

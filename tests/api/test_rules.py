@@ -1,0 +1,54 @@
+"""Each rule of the API has a mistake, and with it a message that the cluster was asked for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, get_args, get_type_hints
+
+import pytest
+from mistakes import MISTAKES, Mistake
+from pydantic import ValidationError
+
+from llmtrain_api.base import ApiModel
+from llmtrain_api.markers import Rule
+from llmtrain_api.run import RunSpec
+
+
+def rules_of(annotation: Any) -> Iterator[Rule]:
+    """Yields the rules of a type of the API: on it, and on all that is in it."""
+    yield from (mark for mark in getattr(annotation, "__metadata__", ()) if isinstance(mark, Rule))
+    for argument in get_args(annotation):
+        yield from rules_of(argument)
+    if isinstance(annotation, type) and issubclass(annotation, ApiModel):
+        yield from annotation.rules
+        for hint in get_type_hints(annotation, include_extras=True).values():
+            yield from rules_of(hint)
+
+
+def told(mistake: Mistake) -> list[str]:
+    """Returns what rules say of a mistake."""
+    with pytest.raises(ValidationError) as caught:
+        RunSpec.model_validate(mistake.spec())
+    return [error["msg"] for error in caught.value.errors() if error["type"] == "rule"]
+
+
+TOLD = {message for mistake in MISTAKES for message in told(mistake)}
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        pytest.param(rule, id=f"{rule.at or 'value'}: {rule.message[:60]}")
+        for rule in dict.fromkeys(rules_of(RunSpec))
+    ],
+)
+def test_each_rule_has_its_mistake(rule: Rule) -> None:
+    pattern = re.sub("%[ds]", ".+", re.escape(rule.template or rule.message))
+    start = re.escape(f"{rule.at}: ") if rule.at else ""
+    assert [message for message in TOLD if re.fullmatch(start + pattern, message)]
+
+
+def test_no_two_mistakes_have_one_name() -> None:
+    names = [mistake.id for mistake in MISTAKES]
+    assert len(names) == len(set(names))
