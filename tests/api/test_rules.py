@@ -1,4 +1,4 @@
-"""Each rule of the API has a mistake, and with it a message that the cluster was asked for."""
+"""Each rule of the API has a mistake, which pydantic and the API server are both asked about."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from typing import Any, get_args, get_type_hints
 
 import pytest
+import specs
 from mistakes import MISTAKES, Mistake
 from pydantic import ValidationError
 
 from llmtrain_api.base import ApiModel
+from llmtrain_api.datasets import Dataset
 from llmtrain_api.markers import Rule
 from llmtrain_api.run import RunSpec
+from llmtrain_api.runrules import FORMATS
 
 
 def rules_of(annotation: Any) -> Iterator[Rule]:
@@ -52,3 +55,40 @@ def test_each_rule_has_its_mistake(rule: Rule) -> None:
 def test_no_two_mistakes_have_one_name() -> None:
     names = [mistake.id for mistake in MISTAKES]
     assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("stage", specs.STAGES)
+@pytest.mark.parametrize(
+    ("owner", "block"),
+    [
+        ("Tokenizer", "tokenizerTraining"),
+        ("Pretrain", "architecture"),
+        ("Pretrain", "pretrain"),
+        ("SFT", "sft"),
+        ("DPO", "dpo"),
+        ("KTO", "kto"),
+        ("Reward", "reward"),
+    ],
+)
+def test_a_block_is_taken_by_its_stage_alone(owner: str, block: str, stage: str) -> None:
+    own = specs.everything(owner)[block]
+    spec = specs.changed(specs.good(stage), block, own)
+    if stage == owner:
+        assert RunSpec.model_validate(spec).to_dict()[block]
+        return
+    with pytest.raises(ValidationError, match=rf"\b{block}\b") as caught:
+        RunSpec.model_validate(spec)
+    (error,) = caught.value.errors()
+    assert error["type"] == "rule"
+
+
+@pytest.mark.parametrize("stage", specs.STAGES)
+@pytest.mark.parametrize("rows", get_args(Dataset.model_fields["format"].annotation))
+def test_a_stage_reads_its_own_formats(stage: str, rows: str) -> None:
+    datasets = [{"uri": "s3://data/rows.jsonl", "format": rows}]
+    spec = specs.changed(specs.good(stage), "datasets", datasets)
+    if rows in FORMATS[stage]:
+        assert RunSpec.model_validate(spec).datasets[0].format == rows
+        return
+    with pytest.raises(ValidationError, match=f"datasets: stage {stage} reads the format"):
+        RunSpec.model_validate(spec)
