@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -26,3 +27,16 @@ def test_the_api_runs_on_pydantic_alone() -> None:
     loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     assert "pydantic" in loaded
     assert not {"yaml", "kopf", "kubernetes", "aiohttp", "torch"} & set(loaded)
+
+
+def test_every_module_of_the_trainer_is_on_one_side() -> None:
+    """A module that the launcher's contract does not list may import torch unnoticed."""
+    in_training = {"gang", "worker"}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    contracts = project["tool"]["importlinter"]["contracts"]
+    (launcher,) = (one for one in contracts if one["name"].startswith("The launcher"))
+    files = (ROOT / "trainer" / "llmtrain_trainer").glob("*.py")
+    modules = {file.stem for file in files} - {"__init__"}
+    assert {f"llmtrain_trainer.{name}" for name in modules - in_training} == set(
+        launcher["source_modules"]
+    )
