@@ -43,10 +43,10 @@ def artifacts_of(output: Folder, paths: list[str]) -> Artifacts:
     """Returns where the results are, given the paths of all final files."""
 
     def folder(name: str) -> str | None:
-        weights = any(
-            path.startswith(f"{name}/") and path.endswith(".safetensors") for path in paths
-        )
-        return output.uri_of(f"{name}/") if weights else None
+        """Returns a folder that can be loaded: one with weights, or with a tokenizer alone."""
+        loaded = (".safetensors", "tokenizer.json")
+        there = any(path.startswith(f"{name}/") and path.endswith(loaded) for path in paths)
+        return output.uri_of(f"{name}/") if there else None
 
     def file(path: str) -> str | None:
         return output.uri_of(path) if path in paths else None

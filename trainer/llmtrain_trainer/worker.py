@@ -83,8 +83,10 @@ def _run_stage(job: Job, folder: Path) -> ExitClass:
             from llmtrain_trainer.stages import sft
 
             return sft.run(job, folder)
-        case stage:
-            raise NotImplementedError(f"stage {stage}")
+        case "Tokenizer":
+            from llmtrain_trainer.stages import tokenizer
+
+            return tokenizer.run(job, folder)
 
 
 def _wait_for_job(path: Path) -> Job:
