@@ -112,7 +112,10 @@ class Stage:
     """Writes the tokens of all rows into a folder, given the tokenizer."""
 
     build: Callable[[Parts], Recorded]
-    """Makes the trainer; a ValueError of it is the user's to mend."""
+    """Makes the trainer; a ValueError or NotImplementedError of it is the user's to mend."""
+
+    load: Callable[[Job, Device, Precision], PreTrainedModel] = load_model
+    """Loads the model that training starts from."""
 
 
 def current_step() -> int | None:
@@ -145,7 +148,7 @@ def run(job: Job, folder: Path, stage: Stage) -> ExitClass:
     config = arguments.build(spec, device, precision, folder / workdir.CHECKPOINTS)
     _say(folder, "loading the model")
     if spec.architecture is None:
-        model = load_model(job, device, precision)
+        model = stage.load(job, device, precision)
     else:
         model = new_model(spec, tokenizer, device, precision)
         count, rows = model.num_parameters(), model.config.vocab_size
@@ -213,7 +216,7 @@ def _check_vocabulary(model: PreTrainedModel, account: Account, spec: RunSpec) -
 def _build(parts: Parts, stage: Stage) -> Recorded:
     try:
         trainer = stage.build(parts)
-    except ValueError as error:
+    except (NotImplementedError, ValueError) as error:
         raise ConfigError(
             "training", f"TRL or transformers refuses these settings ({error})", "correct them"
         ) from error

@@ -42,8 +42,21 @@ def load_tokenizer(job: Job) -> Any:
         ) from error
 
 
-def load_model(job: Job, device: Device, precision: Precision) -> PreTrainedModel:
+def load_model(
+    job: Job,
+    device: Device,
+    precision: Precision,
+    auto: Any = AutoModelForCausalLM,
+    **config: Any,
+) -> PreTrainedModel:
     """Returns the model.
+
+    Args:
+        job: What to do.
+        device: What it will run on.
+        precision: The number format of the forward pass.
+        auto: The class of transformers that loads it.
+        config: Fields of the model's configuration to set.
 
     Raises:
         DataError: transformers cannot load it.
@@ -52,10 +65,11 @@ def load_model(job: Job, device: Device, precision: Precision) -> PreTrainedMode
     flash = importlib.util.find_spec("flash_attn") is not None
     in_bf16 = base_weights_in_bf16(spec.method, precision)
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        model: PreTrainedModel = auto.from_pretrained(
             job.model_path,
             dtype=torch.bfloat16 if in_bf16 else torch.float32,
             attn_implementation=choose_attention(device, precision, flash_installed=flash),
+            **config,
         )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise DataError(
@@ -63,6 +77,7 @@ def load_model(job: Job, device: Device, precision: Precision) -> PreTrainedMode
             f"transformers {transformers.__version__} cannot load it ({error})",
             "name the folder of a causal language model that this version of transformers knows",
         ) from error
+    return model
 
 
 def new_model(
@@ -119,5 +134,5 @@ def lora_config(spec: RunSpec, model: PreTrainedModel) -> LoraConfig | None:
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules or "all-linear",
-        task_type="CAUSAL_LM",
+        task_type="SEQ_CLS" if spec.stage == "Reward" else "CAUSAL_LM",
     )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import logging
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 logger = logging.getLogger(__name__)
 
+_COLUMNS = ("input_ids", "prompt_ids", "completion_ids", "chosen_ids", "rejected_ids")
 _MOST_REMEMBERED = 100_000  # Per process; bounds what is exchanged at the end.
 
 
@@ -30,7 +31,7 @@ class SampleRecorder(TrainerCallback):
     def __call__(self, features: list[dict[str, Any]]) -> Any:
         """Returns the batch of `features`, as the collator makes it."""
         if self._recording and len(self.digests) < _MOST_REMEMBERED:
-            self.digests += [_digest(feature["input_ids"]) for feature in features]
+            self.digests += [_digest(feature) for feature in features]
         return self._collator(features)
 
     def on_epoch_begin(
@@ -74,6 +75,10 @@ def report(digests_by_rank: Sequence[Sequence[int]]) -> None:
     )
 
 
-def _digest(ids: Sequence[int]) -> int:
-    digest = hashlib.blake2b(array("i", ids).tobytes(), digest_size=8).digest()
+def _digest(feature: Mapping[str, Any]) -> int:
+    """Returns a digest of a row's tokens, in whichever columns they stand."""
+    ids = array("i")
+    for name in _COLUMNS:
+        ids.extend(feature.get(name, ()))
+    digest = hashlib.blake2b(ids.tobytes(), digest_size=8).digest()
     return int.from_bytes(digest, "big")
