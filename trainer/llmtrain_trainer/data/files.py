@@ -28,6 +28,7 @@ RawRow = tuple[str, Any]
 _ROWS_AT_ONCE = 256  # Of a columnar file: enough to be fast, little to hold.
 _BUFFER = 1 << 20
 _CODECS = {".gz": "gzip", ".zst": "zstd"}
+_RANDOM_ACCESS = (".parquet", ".arrow")  # How they are read, so they cannot be unpacked meanwhile.
 _LONGEST_CELL = 2**31 - 1  # Of a CSV file; Python's own limit is 131072 characters.
 
 
@@ -48,7 +49,10 @@ def read_rows(file: InputFile, index: int) -> Iterator[RawRow]:
         )
     try:
         with ExitStack() as opened:
-            yield from reader(file.uri, _open(Path(file.path), compression, opened))
+            stream = _open(Path(file.path), compression, opened)
+            if suffix in _RANDOM_ACCESS and compression:
+                stream = _unpack(stream, opened)
+            yield from reader(file.uri, stream)
     except OSError as error:
         if not compression:
             raise
@@ -76,6 +80,14 @@ def _open(path: Path, compression: str, opened: ExitStack) -> IO[bytes]:
     # Where the end of an object is missing it says so; other readers of zstd just stop there.
     unpacked: Any = pyarrow.CompressedInputStream(plain, _CODECS[compression])
     return opened.enter_context(BufferedReader(unpacked, _BUFFER))
+
+
+def _unpack(stream: IO[bytes], opened: ExitStack) -> IO[bytes]:
+    """Returns the same as a file on disk, which vanishes with the last use of it."""
+    unpacked = opened.enter_context(tempfile.TemporaryFile())
+    shutil.copyfileobj(stream, unpacked, _BUFFER)
+    unpacked.seek(0)
+    return unpacked
 
 
 def _lines(uri: str, stream: IO[bytes]) -> Iterator[tuple[str, str]]:
@@ -163,25 +175,23 @@ def _parquet(uri: str, stream: IO[bytes]) -> Iterator[RawRow]:
     import pyarrow  # Late: only columnar files need it.
     import pyarrow.parquet
 
-    with _seekable(stream) as file:
-        try:
-            batches = pyarrow.parquet.ParquetFile(file).iter_batches(_ROWS_AT_ONCE)
-            yield from _numbered(uri, batches)
-        except (pyarrow.ArrowException, OSError) as error:
-            raise _unreadable(uri, "Parquet", error) from error
+    try:
+        batches = pyarrow.parquet.ParquetFile(stream).iter_batches(_ROWS_AT_ONCE)
+        yield from _numbered(uri, batches)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise _unreadable(uri, "Parquet", error) from error
 
 
 def _arrow(uri: str, stream: IO[bytes]) -> Iterator[RawRow]:
     """Yields the rows of an Arrow stream, as `datasets` saves it, or of an Arrow file (Feather)."""
     import pyarrow  # Late: only columnar files need it.
 
-    with _seekable(stream) as file:
-        try:
-            is_file = file.read(6) == b"ARROW1"
-            file.seek(0)
-            yield from _numbered(uri, _file_batches(file) if is_file else _stream_batches(file))
-        except (pyarrow.ArrowException, OSError) as error:
-            raise _unreadable(uri, "Arrow", error) from error
+    try:
+        is_file = stream.read(6) == b"ARROW1"
+        stream.seek(0)
+        yield from _numbered(uri, _file_batches(stream) if is_file else _stream_batches(stream))
+    except (pyarrow.ArrowException, OSError) as error:
+        raise _unreadable(uri, "Arrow", error) from error
 
 
 def _file_batches(file: IO[bytes]) -> Iterator[Any]:
@@ -205,16 +215,6 @@ def _numbered(uri: str, batches: Iterator[Any]) -> Iterator[RawRow]:
             for row in batch.slice(start, _ROWS_AT_ONCE).to_pylist():
                 number += 1
                 yield f"{uri}, row {number}", row
-
-
-def _seekable(stream: IO[bytes]) -> IO[bytes]:
-    """Returns a stream with a random access: a compressed one is unpacked to a file."""
-    if stream.seekable():
-        return stream
-    unpacked = tempfile.TemporaryFile()  # noqa: SIM115  The caller closes it.
-    shutil.copyfileobj(stream, unpacked, _BUFFER)
-    unpacked.seek(0)
-    return unpacked
 
 
 def _unreadable(uri: str, kind_of_file: str, error: Exception) -> DataError:
