@@ -51,7 +51,7 @@ def read_rows(file: InputFile, index: int) -> Iterator[RawRow]:
         with ExitStack() as opened:
             stream = _open(Path(file.path), compression, opened)
             if suffix in _RANDOM_ACCESS and compression:
-                stream = _unpack(stream, opened)
+                stream = _unpack(stream, Path(file.path).parent, opened)
             yield from reader(file.uri, stream)
     except OSError as error:
         if not compression:
@@ -82,9 +82,9 @@ def _open(path: Path, compression: str, opened: ExitStack) -> IO[bytes]:
     return opened.enter_context(BufferedReader(unpacked, _BUFFER))
 
 
-def _unpack(stream: IO[bytes], opened: ExitStack) -> IO[bytes]:
-    """Returns the same as a file on disk, which vanishes with the last use of it."""
-    unpacked = opened.enter_context(tempfile.TemporaryFile())
+def _unpack(stream: IO[bytes], folder: Path, opened: ExitStack) -> IO[bytes]:
+    """Returns the same as a file in `folder`, which vanishes with the last use of it."""
+    unpacked = opened.enter_context(tempfile.TemporaryFile(dir=folder))  # noqa: SIM115
     shutil.copyfileobj(stream, unpacked, _BUFFER)
     unpacked.seek(0)
     return unpacked
