@@ -255,7 +255,7 @@ VALUES = {
     "architecture.numAttentionHeads": (0, 1, 2, 4, 5, 1025),
     "architecture.numKeyValueHeads": (0, 1, 2, 3, specs.REMOVE),
     "architecture.maxPositionEmbeddings": (8, 1023, 1024, 7),
-    "tokenizer": (specs.REMOVE, {"uri": "s3://runs/x/tokenizer/"}),
+    "tokenizer": (specs.REMOVE, {"uri": "s3://runs/x/model/"}),
     "tokenizerTraining": (
         specs.REMOVE,
         {"vocabSize": 300},

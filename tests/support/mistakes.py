@@ -33,7 +33,7 @@ _DATASET = {"uri": "s3://data/alpaca.jsonl", "format": "Alpaca"}
 
 _MODEL = {"uri": "s3://models/smollm2-135m/"}
 _ARCHITECTURE = good("Pretrain")["architecture"]
-_TOKENIZER = {"uri": "s3://runs/tokenizer/tokenizer/"}
+_TOKENIZER = {"uri": "s3://runs/tokenizer/model/"}
 
 _OF_ANY_STAGE = (
     Mistake("a mistyped field", {"training.learningrate": 1.0e-4}),
