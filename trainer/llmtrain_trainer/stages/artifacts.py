@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import PeftModel
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 
 from llmtrain_trainer import workdir
 from llmtrain_trainer.data.tokens import Account
-from llmtrain_trainer.stages import results
+from llmtrain_trainer.stages import results, rewards
 from llmtrain_trainer.stages.card import Kind, write_card
 from llmtrain_trainer.workdir import Job
 
@@ -40,9 +45,11 @@ def write(
     """Writes `final/` in the working folder, `.done` last; called in the first process only."""
     out = folder / workdir.FINAL
     history = trainer.state.log_history
-    numbers = results.collect(metrics, history, account, weights)
+    numbers = results.collect(metrics, history, account, weights) | rewards.last(history)
     _write_json(out / "results" / "all_results.json", numbers)
     results.plot(history, f"{job.run.name}: loss", out / "plots" / "training_loss.png")
+    if rewards.last(history):
+        rewards.plot(history, f"{job.run.name}: rewards", out / "plots" / "training_rewards.png")
     tokenizer = AutoTokenizer.from_pretrained(job.model_path)
     versions = {library: version(library) for library in _LIBRARIES}
     for kind in _save_weights(job, out, trainer, account):
@@ -66,10 +73,20 @@ def _save_weights(job: Job, out: Path, trainer: Recorded, account: Account) -> l
     if not spec.output.export.merge_adapter:
         return ["adapter"]
     model.to("cpu")  # The merge happens there, and nothing is trained any more.
-    base = AutoModelForCausalLM.from_pretrained(job.model_path, dtype=_stored_dtype(job))
+    base = _load_base(job, pad_token=model.config.pad_token_id)
     merged = PeftModel.from_pretrained(base, str(out / "adapter")).merge_and_unload(safe_merge=True)
     _save_model(merged, out / "model", account)
     return ["adapter", "model"]
+
+
+def _load_base(job: Job, *, pad_token: int | None) -> PreTrainedModel:
+    """Returns the model that training started from, as it is stored."""
+    dtype = _stored_dtype(job)
+    if job.run.spec.stage == "Reward":  # The adapter brings the head, which reads the last token.
+        return AutoModelForSequenceClassification.from_pretrained(
+            job.model_path, dtype=dtype, num_labels=1, pad_token_id=pad_token
+        )
+    return AutoModelForCausalLM.from_pretrained(job.model_path, dtype=dtype)
 
 
 def _stored_dtype(job: Job) -> torch.dtype:

@@ -22,11 +22,13 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from llmtrain_trainer import workdir
 from llmtrain_trainer.failures import DivergedError
+from llmtrain_trainer.stages import rewards
 from llmtrain_trainer.workdir import say
 
 logger = logging.getLogger(__name__)
 
 _STEPS_FOR_THE_PACE = 50  # The ETA follows the newest steps, smoothed by a median.
+
 
 class Guard(TrainerCallback):
     """Ends a run whose numbers are no longer finite, before anything of it is saved.
@@ -272,6 +274,7 @@ def log_line(logs: dict[str, float], step: int, total: int, pace: Pace) -> dict[
         "lr": logs.get("learning_rate"),
         "grad_norm": logs.get("grad_norm"),
         "epoch": logs.get("epoch"),
+        **rewards.pick(logs),
         "percentage": round(100 * step / total, 2) if total else 100.0,
         "elapsed_time": _clock(pace.elapsed_seconds),
         "remaining_time": _clock(remaining),
@@ -289,6 +292,9 @@ def describe(line: dict[str, Any]) -> str:
     for name, label, form in (
         ("loss", "loss", ".4f"),
         ("eval_loss", "eval_loss", ".4f"),
+        ("accuracy", "accuracy", ".3f"),
+        ("eval_accuracy", "eval_accuracy", ".3f"),
+        ("rewards/margins", "margin", ".3g"),
         ("grad_norm", "grad_norm", ".3g"),
         ("lr", "lr", ".3g"),
         ("epoch", "epoch", ".2f"),

@@ -8,11 +8,29 @@ from typing import Any, Literal
 import yaml
 
 from llmtrain_api.run import RunSpec
+from llmtrain_api.stages.preference import DPO, KTO
 from llmtrain_trainer.data.tokens import Account
 
 Kind = Literal["adapter", "model"]
 
-_GOALS = {"Pretrain": "pretraining", "SFT": "supervised fine-tuning"}
+_GOALS = {
+    "Pretrain": "pretraining",
+    "SFT": "supervised fine-tuning",
+    "DPO": "direct preference optimisation",
+    "KTO": "Kahneman-Tversky optimisation",
+    "Reward": "a reward model",
+}
+_WHOLE_MODELS = {
+    "Pretrain": "A model whose pretraining was continued",
+    "SFT": "A model with all weights fine-tuned under supervision",
+    "DPO": "A model aligned by direct preference optimisation of all weights",
+    "KTO": "A model aligned by Kahneman-Tversky optimisation of all weights",
+    "Reward": "A reward model with all weights trained",
+}
+_DROPPED = {
+    "Pretrain": "Dropped documents have no text; every token of the others is trained.",
+    "Reward": "Dropped pairs have an answer that is longer than `maxLength`.",
+}
 
 
 def write_card(
@@ -36,7 +54,7 @@ def write_card(
     parts = [
         _front_matter(kind, spec),
         f"# {name}\n",
-        f"{_what(kind, spec)}, trained from {_origin(spec)} by llmtrain.\n",
+        f"{_what(kind, spec)}, trained from {_origin(spec)} by llmtrain.{_reference(spec)}\n",
         "## Data\n\n" + _data(account, spec),
         "## Training\n\n" + _arguments(spec),
         "## Results\n\n" + _results(results),
@@ -51,7 +69,7 @@ def write_card(
 def _front_matter(kind: Kind, spec: RunSpec) -> str:
     fields = {
         "library_name": "peft" if kind == "adapter" else "transformers",
-        "pipeline_tag": "text-generation",
+        "pipeline_tag": "text-classification" if spec.stage == "Reward" else "text-generation",
         "tags": ["llmtrain", spec.stage.lower(), *(["lora"] if kind == "adapter" else [])],
     }
     return f"---\n{yaml.safe_dump(fields, sort_keys=False)}---\n"
@@ -70,9 +88,17 @@ def _what(kind: Kind, spec: RunSpec) -> str:
         return f"A LoRA adapter for {_GOALS.get(spec.stage, spec.stage)}"
     if spec.method == "LoRA":
         return "The base model with a LoRA adapter merged in"
-    if spec.stage == "Pretrain":
-        return "A model whose pretraining was continued"
-    return "A model with all weights fine-tuned under supervision"
+    return _WHOLE_MODELS[spec.stage]
+
+
+def _reference(spec: RunSpec) -> str:
+    """Returns a sentence on the reference model, for the stages that have one."""
+    settings = {"DPO": spec.dpo or DPO(), "KTO": spec.kto or KTO()}.get(spec.stage)
+    if settings is None:
+        return ""
+    named = settings.reference_model
+    uri = named.uri if named is not None else spec.source_uri
+    return f" The reference model was `{uri}`."
 
 
 def _data(account: Account, spec: RunSpec) -> str:
@@ -85,17 +111,17 @@ def _data(account: Account, spec: RunSpec) -> str:
         f" | {dataset.dropped} | {dataset.truncated} | {dataset.tokens} | `{dataset.sha256}` |"
         for dataset in account.datasets
     ]
-    note = (
-        "Dropped documents have no text; every token of the others is trained."
-        if spec.stage == "Pretrain"
-        else "Dropped rows have no trained token within `maxLength`; truncated rows were cut there."
+    note = _DROPPED.get(
+        spec.stage,
+        "Dropped rows have no trained token within `maxLength`; truncated rows were cut there.",
     )
     return "\n".join(lines) + f"\n\n{note}\n"
 
 
 def _arguments(spec: RunSpec) -> str:
     blocks = spec.to_dict()
-    names = ("architecture", "tuning", "pretrain", "sft", "training")
+    own = ("pretrain", "sft", "dpo", "kto", "reward")
+    names = ("architecture", "tuning", *own, "training")
     chosen: dict[str, Any] = {name: blocks[name] for name in names if name in blocks}
     chosen["processes"] = spec.world_size
     chosen["gradientAccumulationSteps"] = spec.gradient_accumulation_steps
@@ -112,19 +138,25 @@ def _results(results: Mapping[str, Any]) -> str:
 
 
 def _usage(kind: Kind, spec: RunSpec) -> str:
+    reward = spec.stage == "Reward"
+    auto = "AutoModelForSequenceClassification" if reward else "AutoModelForCausalLM"
+    more = ", num_labels=1" if reward else ""
+    head = f"from transformers import {auto}, AutoTokenizer\n\n"
+    end = 'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")\n'
     if kind == "model":
-        body = (
-            "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-            'model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")\n'
-        )
+        body = f'{head}model = {auto}.from_pretrained("path/to/this/folder")\n{end}'
     else:
         body = (
-            "from peft import PeftModel\n"
-            "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+            f"from peft import PeftModel\n{head}"
             f"# A local copy of {spec.source_uri}\n"
-            'base = AutoModelForCausalLM.from_pretrained("path/to/the/base/model")\n'
-            'model = PeftModel.from_pretrained(base, "path/to/this/folder")\n'
+            f'base = {auto}.from_pretrained("path/to/the/base/model"{more})\n'
+            f'model = PeftModel.from_pretrained(base, "path/to/this/folder")\n{end}'
         )
-    return (
-        f'```python\n{body}tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")\n```\n'
-    )
+    if reward:
+        body += (
+            "model.config.pad_token_id = tokenizer.pad_token_id\n"
+            'chat = [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]\n'
+            'inputs = tokenizer.apply_chat_template(chat, return_tensors="pt", return_dict=True)\n'
+            "reward = model(**inputs).logits[0, 0]\n"
+        )
+    return f"```python\n{body}```\n"

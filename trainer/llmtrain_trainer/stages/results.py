@@ -15,6 +15,9 @@ from llmtrain_trainer.data.tokens import Account
 History = Sequence[Mapping[str, float]]
 """transformers' `log_history`: a mapping per log, with its `step`; it survives a resume."""
 
+_COMPARES = {"eval_rewards/chosen", "eval_rewards/rejected", "eval_mean_reward"}
+"""What is logged where the loss compares answers, so that it is no logarithm of a probability."""
+
 _COUNTS = ("rows", "train", "evaluation", "dropped", "truncated", "tokens", "trained_tokens")
 
 
@@ -43,7 +46,8 @@ def collect(
     if evaluations:
         last = evaluations[-1]
         results |= {name: value for name, value in last.items() if name.startswith("eval_")}
-        results["perplexity"] = perplexity(last["eval_loss"])
+        if not _COMPARES & last.keys():
+            results["perplexity"] = perplexity(last["eval_loss"])
     results |= {
         f"{'data_' if name != 'rows' else ''}{name}": account.total(name) for name in _COUNTS
     }
