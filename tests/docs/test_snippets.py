@@ -14,6 +14,7 @@ import yaml
 from llmtrain_api import API_VERSION
 from llmtrain_api.exits import EXIT_POLICIES
 from llmtrain_api.run import RunSpec
+from llmtrain_api.runrules import FORMATS
 from llmtrain_operator.reasons import Reason
 
 ROOT = Path(__file__).parents[2]
@@ -113,6 +114,13 @@ def test_the_table_of_exit_classes_is_the_code() -> None:
         assert row in page, f"docs/failure-modes.md lacks the row that starts: {row}"
     rows = re.findall(r"^\| `\w+` \| \d+ \|", page, re.MULTILINE)
     assert len(rows) == len(EXIT_POLICIES)
+
+
+def test_the_table_of_stages_is_the_code() -> None:
+    page = (ROOT / "docs/stages/README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|", page, re.MULTILINE)
+    told = {stage: tuple(re.findall(r"`(\w+)`", formats)) for stage, formats in rows}
+    assert told == FORMATS
 
 
 @pytest.mark.parametrize("reason", [pytest.param(reason, id=reason.value) for reason in Reason])
