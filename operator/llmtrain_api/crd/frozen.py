@@ -36,7 +36,7 @@ def frozen_rules(spec: Schema) -> list[Schema]:
 
 
 def _rule(path: Path, field: Schema, always_there: bool) -> Schema:
-    rule = {
+    rule: Schema = {
         "rule": f"({_same(path, field, always_there)}) || {_NOT_STARTED}",
         "message": _MESSAGE,
         "reason": "FieldValueForbidden",
@@ -118,7 +118,7 @@ def _always_there(name: str, block: Schema) -> bool:
 def _is_mutable(field: Schema) -> bool:
     """Tells whether nothing in a field is frozen."""
     inner = field.get("properties", {}).values()
-    return field.get(MUTABLE, False) or (bool(inner) and all(map(_is_mutable, inner)))
+    return bool(field.get(MUTABLE)) or (bool(inner) and all(map(_is_mutable, inner)))
 
 
 def _holds_mutable(field: Schema) -> bool:
