@@ -20,6 +20,8 @@ def _rows(format_: str) -> bytes:
     alpaca = tiny.alpaca_rows(40)
     if format_ == "Alpaca":
         return tiny.jsonl(list(alpaca))
+    if format_ == "Text":
+        return tiny.jsonl([{"text": f"{row['instruction']} {row['output']}"} for row in alpaca])
     return tiny.jsonl(
         [
             {
@@ -36,12 +38,17 @@ def _rows(format_: str) -> bytes:
 def _made_small(run: dict[str, Any], namespace: str) -> dict[str, Any]:
     """Returns the example on the tiny model, for four steps; all else stays as it is written."""
     spec = run["spec"]
-    spec["model"]["uri"] = "s3://models/tiny/"
+    spec["tokenizer" if "architecture" in spec else "model"]["uri"] = "s3://models/tiny/"
+    if "architecture" in spec:
+        spec["architecture"] |= {"hiddenSize": 48, "numHiddenLayers": 2, "intermediateSize": 96}
     for number, dataset in enumerate(spec["datasets"]):
         key = f"{namespace}/{number}.jsonl"
         cluster.s3_client().put_object(Bucket="data", Key=key, Body=_rows(dataset["format"]))
         dataset["uri"] = f"s3://data/{key}"
-    spec["training"].pop("epochs", None)
+    if "evaluation" in spec:  # A smaller share of so few rows may be none.
+        spec["evaluation"]["fraction"] = 0.2
+    for name in ("epochs", "maxTokens"):
+        spec["training"].pop(name, None)
     spec["training"]["maxSteps"] = 4
     spec["training"]["maxLength"] = min(spec["training"]["maxLength"], tiny.CONTEXT)
     spec["output"]["uri"] = f"s3://runs/{namespace}/out/"
