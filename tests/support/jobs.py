@@ -57,6 +57,7 @@ def write_job(
     *,
     data: Sequence[Rows] | None = None,
     resume_from: Path | None = None,
+    reference: Path | None = None,
 ) -> Path:
     """Writes the data and `job.json` to `folder` and returns it.
 
@@ -66,6 +67,7 @@ def write_job(
         changes: Changes of `small_spec`, by path.
         data: The rows of each of the spec's datasets. Default: 60 of tiny's rows.
         resume_from: A checkpoint.
+        reference: Folder of the reference model.
     """
     folder.mkdir(parents=True, exist_ok=True)
     spec = small_spec(changes)
@@ -79,6 +81,7 @@ def write_job(
         "restart": 0,
         "node": 0,
         "modelPath": str(model),
+        "referencePath": str(reference or ""),
         "datasetFiles": files,
         "resumeFrom": str(resume_from) if resume_from else None,
     }

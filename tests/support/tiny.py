@@ -30,6 +30,32 @@ def alpaca_rows(count: int, seed: int = 0) -> list[dict[str, str]]:
     return rows
 
 
+def preference_rows(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Returns questions with the answer wanted and the same words the wrong way round."""
+    return [
+        {
+            "prompt": [{"role": "user", "content": row["instruction"]}],
+            "chosen": [{"role": "assistant", "content": row["output"]}],
+            "rejected": [
+                {"role": "assistant", "content": " ".join(reversed(row["output"].split()))}
+            ],
+        }
+        for row in alpaca_rows(count, seed)
+    ]
+
+
+def judged_rows(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Returns questions with a good answer, and every second one with a bad one."""
+    return [
+        {
+            "prompt": row["prompt"],
+            "completion": row["chosen" if number % 2 else "rejected"],
+            "label": bool(number % 2),
+        }
+        for number, row in enumerate(preference_rows(count, seed))
+    ]
+
+
 def build_model(folder: Path) -> None:
     """Writes a Llama of 0.2 million parameters, from a fixed seed, with its tokenizer."""
     import torch
