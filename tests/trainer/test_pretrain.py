@@ -132,6 +132,9 @@ def test_the_results_tell_of_documents_and_perplexity(undisturbed: Path) -> None
     assert numbers["eval_loss"] == log(undisturbed, "eval_loss")[-1]
     assert numbers["perplexity"] == pytest.approx(math.exp(numbers["eval_loss"]))
     assert len(log(undisturbed, "eval_loss")) == 3
+    # Each step trains 4 sequences of 48 tokens; the epoch's last sequence is shorter.
+    assert 11 * 4 * 48 < log(undisturbed, "total_tokens")[-1] < 12 * 4 * 48
+    assert log(undisturbed, "throughput")[-1] > 0
 
 
 def test_parameters_are_counted_and_told(undisturbed: Path) -> None:

@@ -24,7 +24,22 @@ _ANY_TOKEN = 0  # Fills a batch up: no token attends to what comes after it, no 
 
 
 class Trainer(Recorded, transformers.Trainer):
-    """transformers' trainer, recorded."""
+    """transformers' trainer, recorded; its logs say how many tokens it has trained."""
+
+    _tokens: torch.Tensor | int = 0  # On the device until it is logged.
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
+        """Returns the batches of one step and the tokens in them, over all processes."""
+        batches, tokens = super().get_batch_samples(*args, **kwargs)
+        if tokens is not None:
+            self._tokens = self._tokens + torch.as_tensor(tokens).long()
+        return batches, tokens
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Logs `logs`, with the tokens beside a training loss."""
+        if "loss" in logs:
+            logs["num_tokens"] = int(self._tokens)
+        super().log(logs, start_time)
 
 
 def run(job: Job, folder: Path) -> ExitClass:
