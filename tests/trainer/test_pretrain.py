@@ -296,6 +296,25 @@ def test_documents_see_each_other_only_where_they_may(
         torch.testing.assert_close(together[31:], logits(third), rtol=1e-4, atol=1e-5)
 
 
+def test_a_model_that_cannot_keep_documents_apart_is_refused(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    from transformers import BloomConfig, BloomForCausalLM
+
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    config = BloomConfig(vocab_size=512, hidden_size=32, n_layer=1, n_head=2)
+    BloomForCausalLM(config).save_pretrained(model)
+    full = {**CONTINUED, "tuning": {"method": "Full"}}
+    folder = write(tmp_path / "work", model, full)
+    assert worker.main([str(folder)]) == EXIT_POLICIES[ExitClass.CONFIG].code
+    assert failure(folder).message == (
+        "pretrain.isolateDocuments: a model of the kind bloom lets documents that share a sequence"
+        " see each other: set it to false"
+    )
+    shared = write(tmp_path / "shared", model, full | {"pretrain": {"isolateDocuments": False}})
+    assert worker.main([str(shared)]) == SUCCESS
+
+
 def test_the_loss_falls_on_every_token_but_the_first(tokenizer: Path, tmp_path: Path) -> None:
     import torch
 

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from peft import get_peft_model
 from torch.nn.utils.rnn import pad_sequence
 
+from llmtrain_api.errors import ConfigError
 from llmtrain_api.exits import ExitClass
 from llmtrain_api.stages.pretrain import Pretrain
 from llmtrain_trainer.data import corpus
@@ -20,6 +22,7 @@ from llmtrain_trainer.stages import flow
 from llmtrain_trainer.stages.flow import Parts, Recorded, Stage
 from llmtrain_trainer.workdir import Job
 
+_NOISE = 1e-3  # Of the largest logit: what may come from sums in another order.
 _ANY_TOKEN = 0  # Fills a batch up: no token attends to what comes after it, no loss falls there.
 
 
@@ -93,7 +96,7 @@ def _build(parts: Parts) -> Trainer:
     held_out = None
     if spec.evaluation is not None:
         held_out = Sequences(Stream(folder, corpus.HELD_OUT), length, isolate=isolate)
-    return Trainer(
+    trainer = Trainer(
         model=parts.model if parts.lora is None else get_peft_model(parts.model, parts.lora),
         args=parts.config,
         data_collator=Collator(flat=flash and isolate),
@@ -102,3 +105,30 @@ def _build(parts: Parts) -> Trainer:
         processing_class=parts.tokenizer,
         callbacks=parts.callbacks,
     )
+    if isolate:
+        _check_isolation(trainer)
+    return trainer
+
+
+def _check_isolation(trainer: Trainer) -> None:
+    """Holds the model to what is promised: not every kind of model tells documents by positions.
+
+    Raises:
+        ConfigError: What a document begins with changes what the model says of the next one.
+    """
+    trainer.model.eval()  # Draws no random numbers; training sets it back.
+    said = []
+    for first in ([1, 2, 3, 4], [4, 3, 2, 1]):
+        ids, positions = np.array([*first, 5, 6, 7, 8]), np.array([0, 1, 2, 3] * 2)
+        sequence = {"input_ids": ids, "targets": ids, "position_ids": positions}
+        batch = trainer._prepare_inputs(trainer.data_collator([sequence]))
+        with torch.no_grad(), trainer.compute_loss_context_manager():
+            _, outputs = trainer.compute_loss(trainer.model, batch, return_outputs=True)
+        said.append(outputs.logits[0, 4:].float())
+    if not torch.allclose(*said, rtol=0, atol=_NOISE * said[0].abs().max().item()):
+        raise ConfigError(
+            "pretrain.isolateDocuments",
+            f"a model of the kind {trainer.model.config.model_type} lets documents that share a"
+            " sequence see each other",
+            "set it to false",
+        )
