@@ -117,6 +117,8 @@ def test_all_tokens_are_trained_when_asked(tokenizer: Any) -> None:
     ("prompt", "text", "expected"),
     [
         pytest.param("Say it:", " red", " red<|im_end|>", id="the end of sequence is added"),
+        pytest.param("Say it:", " 🙂", " 🙂<|im_end|>", id="all tokens of a last character count"),
+        pytest.param("🙂", "🙂 a", "🙂 a<|im_end|>", id="no token of a first character counts"),
         pytest.param("Say it: ", "red", " red<|im_end|>", id="a token across the boundary counts"),
         pytest.param("", "red", "red<|im_end|>", id="no prompt"),
         pytest.param("Say:", "red<|im_end|>", "red<|im_end|>", id="an end that is there stays one"),

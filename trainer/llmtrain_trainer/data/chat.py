@@ -187,7 +187,8 @@ class Encoder:
             first = _token_at(batch, index, range(start, end))
             last = _token_at(batch, index, range(end - 1, start - 1, -1))
             if first is not None and last is not None:
-                labels[first : last + 1] = ids[first : last + 1]
+                after = _end_of_character(batch, index, last, len(ids))
+                labels[first:after] = ids[first:after]
         return labels
 
 
@@ -198,6 +199,14 @@ def _token_at(batch: BatchEncoding, index: int, characters: range) -> int | None
         if token is not None:
             return int(token)
     return None
+
+
+def _end_of_character(batch: BatchEncoding, index: int, token: int, count: int) -> int:
+    """Returns the number after the last token of a character, which may be spread over several."""
+    span = batch.token_to_chars(index, token)
+    while token + 1 < count and batch.token_to_chars(index, token + 1) == span:
+        token += 1
+    return token + 1
 
 
 def refused_row(row: Row, error: Exception) -> DataError:
