@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import socket
 import subprocess
@@ -15,7 +16,7 @@ import tiny
 from specs import changed
 
 from llmtrain_trainer import workdir
-from llmtrain_trainer.workdir import InputFile, Job
+from llmtrain_trainer.workdir import InputFile, Job, RankFailure
 
 Rows = list[dict[str, Any]]
 
@@ -131,3 +132,22 @@ def start_nodes(folders: Sequence[Path]) -> list[subprocess.Popen[bytes]]:
                 subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
             )
     return processes
+
+
+def training_log(folder: Path, name: str = "loss") -> dict[int, float]:
+    """Returns a curve of the training log in a working folder, by step."""
+    text = (folder / workdir.TRAINER_LOG).read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    return {line["current_steps"]: line[name] for line in lines if name in line}
+
+
+def results(folder: Path) -> dict[str, Any]:
+    """Returns `all_results.json` of a working folder."""
+    path = folder / workdir.FINAL / "results" / "all_results.json"
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+def failure(folder: Path) -> RankFailure:
+    """Returns how the first process failed."""
+    return RankFailure.model_validate_json((folder / workdir.failure_file(0)).read_bytes())
