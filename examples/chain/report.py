@@ -47,7 +47,7 @@ def claims(numbers: Mapping[str, Any]) -> list[Claim]:
             "held-out loss of answers",
             f"{numbers['sft_loss']:.3f} ({-better:+.0%})",
             f"10 % below {numbers['sft_base_loss']:.3f}, of its base",
-            better >= NEEDED_IMPROVEMENT,
+            numbers["sft_loss"] <= (1 - NEEDED_IMPROVEMENT) * numbers["sft_base_loss"],
         ),
         Claim(
             "DPO",
