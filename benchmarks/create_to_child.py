@@ -19,6 +19,7 @@ import subprocess
 import tempfile
 import time
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +89,19 @@ async def _watch_jobs(
                 return
 
 
-async def _measure(count: int) -> list[float]:
-    """Creates `count` runs at once; returns the seconds until each one's Job, sorted."""
+@dataclass(frozen=True)
+class Round:
+    """What `count` runs cost until 15 s after the last Job; their deletion is not part of it."""
+
+    seconds: list[float]
+    """From each run's creation to its Job, sorted."""
+    cpu_seconds: float
+    writes: int
+
+
+async def _measure(count: int) -> Round:
+    """Creates `count` runs at once."""
+    begin, cpu = time.time(), _operator_metrics()["process_cpu_seconds_total"]
     namespace = f"bench-{count}-{uuid.uuid4().hex[:6]}"
     _kubectl("create", "namespace", namespace)
     session, server = _session()
@@ -108,8 +120,10 @@ async def _measure(count: int) -> list[float]:
         await asyncio.gather(*(create(f"run-{n}") for n in range(count)))
         await watch
     await asyncio.sleep(15)  # What follows the Job (status, Events) belongs to the cost of a run.
+    cpu = _operator_metrics()["process_cpu_seconds_total"] - cpu
+    writes = _writes_since(begin)
     _kubectl("delete", "namespace", namespace, "--timeout=10m")
-    return sorted(max(seen[name] - created[name], 0.0) for name in created)
+    return Round(sorted(max(seen[name] - created[name], 0.0) for name in created), cpu, writes)
 
 
 def _operator_metrics() -> dict[str, float]:
@@ -151,17 +165,14 @@ COLUMNS = (
 
 def _row(count: int) -> tuple[float, ...]:
     """Measures one size three times; returns the medians and the cost of a run."""
-    begin, cpu = time.time(), _operator_metrics()["process_cpu_seconds_total"]
     rounds = [asyncio.run(_measure(count)) for _ in range(3)]
-    after = _operator_metrics()
-    writes = _writes_since(begin)
-    p50, p99 = (statistics.median(_percentile(r, s) for r in rounds) for s in (0.5, 0.99))
+    p50, p99 = (statistics.median(_percentile(r.seconds, s) for r in rounds) for s in (0.5, 0.99))
     peer50, peer99 = PEER[count]
-    cpu_ms = (after["process_cpu_seconds_total"] - cpu) * 1000 / (3 * count)
-    memory = after["process_resident_memory_bytes"] / 2**20
+    cpu_ms = statistics.median(r.cpu_seconds for r in rounds) * 1000 / count
+    writes = statistics.median(r.writes for r in rounds) / count
+    memory = _operator_metrics()["process_resident_memory_bytes"] / 2**20
     return (
-        p50, p99, peer50, peer99, p50 / peer50, p99 / peer99,
-        cpu_ms, writes / (3 * count), memory,
+        p50, p99, peer50, peer99, p50 / peer50, p99 / peer99, cpu_ms, writes, memory,
     )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from llmtrain_operator.kube import (
     ForbiddenError,
     InvalidError,
     Kube,
+    NamespaceEndsError,
     NotFoundError,
     Resource,
 )
@@ -152,6 +153,8 @@ class Executor:
                 " workers.podTemplate: delete this run and apply it again"
             )
             raise _RefusedError(what, Reason.INVALID_SPEC, message, terminal=True) from error
+        except NamespaceEndsError:
+            raise  # Nothing to tell: the run itself goes in a moment.
         except ForbiddenError as error:
             message = with_way_out(f"{what} cannot be made: {error}", str(error))
             raise _RefusedError(what, Reason.FORBIDDEN, message) from error

@@ -80,7 +80,8 @@ class KubeError(Exception):
     ├── AlreadyExistsError   an object of that name is there
     ├── ConflictError        the object changed, or is not the one that was meant
     ├── InvalidError         the object cannot be: its message names the field
-    ├── ForbiddenError       quota, a policy, a namespace that ends, or missing rights
+    ├── ForbiddenError       quota, a policy, or missing rights
+    │   └── NamespaceEndsError   the namespace is being deleted and takes nothing new
     └── UnavailableError     no answer, or not now: try again
     """
 
@@ -102,7 +103,11 @@ class InvalidError(KubeError):
 
 
 class ForbiddenError(KubeError):
-    """Quota, a policy, a namespace that ends, or missing rights."""
+    """Quota, a policy, or missing rights."""
+
+
+class NamespaceEndsError(ForbiddenError):
+    """The namespace is being deleted: it takes nothing new, and all in it goes soon."""
 
 
 class UnavailableError(KubeError):
@@ -238,8 +243,11 @@ def _error(method: str, path: str, status: int, text: bytes) -> KubeError:
     try:
         answer = json.loads(text)
         message, reason = str(answer.get("message", "")), str(answer.get("reason", ""))
+        causes = [cause.get("reason") for cause in (answer.get("details") or {}).get("causes", [])]
     except (ValueError, AttributeError):
-        message, reason = text[:500].decode(errors="replace"), ""
+        message, reason, causes = text[:500].decode(errors="replace"), "", []
+    if status == 403 and "NamespaceTerminating" in causes:
+        return NamespaceEndsError(message)
     kind: type[KubeError] = {
         400: InvalidError,
         403: ForbiddenError,

@@ -12,7 +12,7 @@ from llmtrain_operator import metrics
 from llmtrain_operator.cache import Cache
 from llmtrain_operator.changes import Urgency, tell, urgency
 from llmtrain_operator.execute import Executor
-from llmtrain_operator.kube import KubeError
+from llmtrain_operator.kube import KubeError, NamespaceEndsError
 from llmtrain_operator.observe import Observer
 from llmtrain_operator.pace import SOON_SECONDS, Pace
 from llmtrain_operator.plan import Plan, Start, plan
@@ -63,6 +63,9 @@ class Reconciler:
         began = time.perf_counter()
         try:
             await self.reconcile(key)
+        except NamespaceEndsError:
+            log.info("its namespace is being deleted: left alone", extra={"run": str(key)})
+            self._queue.forget(key)
         except KubeError as error:
             metrics.RECONCILE_ERRORS.inc()
             delay = self._queue.retry(key)
@@ -121,7 +124,11 @@ class Reconciler:
     async def _start(self, snapshot: Snapshot, start: Start) -> None:
         run = snapshot.run
         log.info("starting attempt %d", start.attempt, extra={"run": str(run.key)})
-        refusal = await self._executor.start(run, start, snapshot.refusal)
+        try:
+            refusal = await self._executor.start(run, start, snapshot.refusal)
+        except NamespaceEndsError:
+            self._cache.remove_run(run.key, run.uid)  # What its children's end tells is no news.
+            raise
         if refusal is None:
             self._observer.refusals.pop(run.uid, None)
             self._queue.add_after(run.key, SOON_SECONDS)  # To say that the Job is there.

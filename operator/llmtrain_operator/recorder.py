@@ -15,7 +15,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from llmtrain_operator.changes import Told
-from llmtrain_operator.kube import EVENTS, RUNS, AlreadyExistsError, Kube, KubeError, NotFoundError
+from llmtrain_operator.kube import (
+    EVENTS,
+    RUNS,
+    AlreadyExistsError,
+    Kube,
+    KubeError,
+    NamespaceEndsError,
+    NotFoundError,
+)
 from llmtrain_operator.snapshot import Object, RunView, format_time
 
 log = logging.getLogger(__name__)
@@ -64,6 +72,8 @@ class Recorder:
         try:
             if known is None or not await self._count_up(run, told, name, count, now):
                 count = await self._create(run, told, name, now)
+        except NamespaceEndsError:
+            return  # With it go all its Events.
         except KubeError as error:
             log.warning("Event %s was not written: %s", told.reason, error, extra=about(run))
             return

@@ -23,6 +23,7 @@ from llmtrain_operator.kube import (
     InvalidError,
     Kube,
     KubeError,
+    NamespaceEndsError,
     NotFoundError,
     UnavailableError,
 )
@@ -146,6 +147,12 @@ async def test_a_delete_tells_of_what_was_not_there(
         pytest.param(422, {"message": "m"}, InvalidError, id="invalid"),
         pytest.param(400, {"message": "m"}, InvalidError, id="unknown field"),
         pytest.param(403, {"message": "m"}, ForbiddenError, id="forbidden"),
+        pytest.param(
+            403,
+            {"message": "m", "details": {"causes": [{"reason": "NamespaceTerminating"}]}},
+            NamespaceEndsError,
+            id="the namespace is being deleted",
+        ),
         pytest.param(429, {"message": "m"}, UnavailableError, id="too many requests"),
         pytest.param(500, {"message": "m"}, UnavailableError, id="a fault of the server"),
         pytest.param(503, "m", UnavailableError, id="a proxy's page"),

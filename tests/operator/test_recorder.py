@@ -11,7 +11,7 @@ from views import run
 
 from llmtrain_operator.cache import Cache
 from llmtrain_operator.changes import Told
-from llmtrain_operator.kube import ForbiddenError, Kube
+from llmtrain_operator.kube import ForbiddenError, Kube, NamespaceEndsError
 from llmtrain_operator.reasons import EventReason
 from llmtrain_operator.recorder import MAX_WAITING, Recorder, event_name
 
@@ -80,6 +80,18 @@ async def test_an_event_that_cannot_be_written_is_dropped(
     kube.fail = refuse
     await recorder.write(RUN, TOLD)
     assert "the namespace is being terminated" in caplog.text
+    assert kube.writes == []
+
+
+async def test_an_event_in_a_namespace_that_ends_is_dropped_without_a_word(
+    kube: FakeKube, recorder: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(verb: str, kind: str, name: str) -> None:
+        raise NamespaceEndsError("the namespace is being terminated")
+
+    kube.fail = refuse
+    await recorder.write(RUN, TOLD)
+    assert not caplog.text
     assert kube.writes == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -16,6 +17,7 @@ from llmtrain_operator.kube import (
     JOBS,
     PODS,
     RUNS,
+    NamespaceEndsError,
     UnavailableError,
 )
 
@@ -41,6 +43,25 @@ async def test_an_operator_that_dies_after_the_write_ahead_reuses_no_number(
     world.start_operator()
     await world.settle()
     assert world.kube.names("Job") == ["one-a1"]
+
+
+async def test_a_run_in_a_namespace_that_ends_is_left_alone(world: World) -> None:
+    def refuse(verb: str, kind: str, name: str) -> None:
+        if verb == "create":
+            raise NamespaceEndsError("the namespace is being terminated")
+
+    await start(world)
+    world.kube.fail = refuse
+    world.kube.remove(JOBS, "default", "one-a1")  # As the namespace's end does; the run goes later.
+    writes = len(world.kube.writes)
+    working = asyncio.create_task(world.reconciler.work())
+    for _ in range(100):
+        world.kube.now += 5
+        world.queue.add(world.KEY)
+        await asyncio.sleep(0)
+    working.cancel()
+    assert len(world.kube.writes) <= writes + 3, "no attempt after the other"
+    assert world.KEY not in world.cache.runs
 
 
 async def test_a_lost_status_is_rebuilt_from_the_job(world: World) -> None:
