@@ -20,6 +20,10 @@ def _rows(format_: str) -> bytes:
     alpaca = tiny.alpaca_rows(40)
     if format_ == "Alpaca":
         return tiny.jsonl(list(alpaca))
+    if format_ == "Preference":
+        return tiny.jsonl(tiny.preference_rows(40))
+    if format_ == "KTO":
+        return tiny.jsonl(tiny.judged_rows(40))
     if format_ == "Text":
         return tiny.jsonl([{"text": f"{row['instruction']} {row['output']}"} for row in alpaca])
     return tiny.jsonl(
