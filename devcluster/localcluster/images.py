@@ -12,7 +12,9 @@ import subprocess
 import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from localcluster import base_image
 from localcluster.buildah import IMAGES, TEMPORARY, buildah
@@ -32,6 +34,7 @@ _INDEX_SETTINGS = (
     *("UV_INSECURE_HOST", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
     *("http_proxy", "https_proxy", "no_proxy"),
 )
+_DAYS_KEPT = 7
 _UV_CACHE_INSIDE = "/tmp/uv-of-the-machine"
 _CERTIFICATE_SETTINGS = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
@@ -105,7 +108,26 @@ def build() -> None:
                 ids = {name: _build_one(name, Path(folder)) for name in TARGETS}
             if _inputs() == inputs:  # Otherwise a file was changed meanwhile.
                 write(_record(inputs), json.dumps(ids))
+            _remove_old()
     write(BUILT, json.dumps(ids))
+
+
+def unnamed_since(listed: list[dict[str, Any]], moment: datetime) -> list[str]:
+    """Returns the ids of images without a name made before `moment`, newest first."""
+    old = [
+        (made, str(image["id"]))
+        for image in listed
+        if (made := datetime.fromisoformat(image["createdatraw"])) < moment
+        and not image.get("names")
+    ]
+    return [identity for _, identity in sorted(old, reverse=True)]
+
+
+def _remove_old() -> None:
+    """Removes the layers of earlier builds, gigabytes each, but for those still built upon."""
+    listed = json.loads(run(buildah("images", "--all", "--json")) or "[]")
+    for identity in unnamed_since(listed, datetime.now(UTC) - timedelta(days=_DAYS_KEPT)):
+        succeeds(buildah("rmi", identity))  # buildah keeps what others stand on, and says so.
 
 
 def _build_one(target: str, folder: Path) -> str:
