@@ -118,7 +118,7 @@ def test_the_table_of_exit_classes_is_the_code() -> None:
 
 def test_the_table_of_stages_is_the_code() -> None:
     page = (ROOT / "docs/stages/README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|", page, re.MULTILINE)
+    rows = re.findall(r"^\| \[`(\w+)`\]\([^|]+ \| [^|]+ \| ([^|]+) \|", page, re.MULTILINE)
     told = {stage: tuple(re.findall(r"`(\w+)`", formats)) for stage, formats in rows}
     assert told == FORMATS
 
