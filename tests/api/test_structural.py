@@ -128,6 +128,9 @@ def test_a_structural_schema_has_no_faults(schema: Schema) -> None:
             "is a flag",
             id="an exclusive bound as number",
         ),
+        pytest.param(
+            {"type": "number", "maximum": 0.5}, "cut to a whole", id="a bound that is not whole"
+        ),
         pytest.param({**STRING, "pattern": "a(?=b)"}, "RE2", id="a pattern that looks ahead"),
         pytest.param({**STRING, "default": None}, "null in a default", id="null as default"),
         pytest.param(

@@ -104,6 +104,9 @@ def _bounds(schema: Schema) -> Iterator[str]:
     for key in ("exclusiveMinimum", "exclusiveMaximum"):
         if key in schema and schema[key] is not True:
             yield f"{key} is a flag beside the bound, not a number"
+    for key in ("minimum", "maximum"):
+        if schema.get(key, 0) % 1:
+            yield f"{key} {schema[key]} is cut to a whole number for whole values: use a rule"
 
 
 def _pattern(schema: Schema) -> Iterator[str]:

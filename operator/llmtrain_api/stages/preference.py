@@ -76,7 +76,11 @@ class DPO(ApiModel):
     ) = None
     """Weight of each entry of `lossType`. Default: 1 for each, as in TRL."""
 
-    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    label_smoothing: Annotated[
+        float,
+        Field(ge=0),
+        Rule("self < 0.5", lambda value: value < 0.5, "use a share below 0.5"),
+    ] = 0.0
     """Share of pairs that are taken to be labelled the wrong way round, for the losses `exo_pair`
     (where it must be above 0), `robust`, `aot` and `aot_unpaired`. Default: 0, as in TRL."""
 
