@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -21,8 +21,146 @@ _PACKINGS = "|".join(suffix.removeprefix(".") for suffix in COMPRESSIONS)
 _NAME = f"[.]({_KINDS})([.]({_PACKINGS}))?$"
 
 
+_Name = Annotated[str, Field(min_length=1, max_length=128)]
+
+COLUMNS = {
+    "Text": ("text",),
+    "Alpaca": ("instruction", "input", "output", "system", "history"),
+    "ShareGPT": ("messages", "role", "content", "system", "tools"),
+    "Messages": ("messages", "role", "content", "tools"),
+    "PromptCompletion": ("prompt", "completion"),
+    "Preference": ("prompt", "chosen", "rejected"),
+    "KTO": ("prompt", "completion", "label"),
+}
+"""What the rows of a format hold, and may call by another name."""
+
+_SHAREGPT = {"messages": "conversations", "role": "from", "content": "value"}
+_SPEAKERS = {
+    "user": "human",
+    "assistant": "gpt",
+    "tool": "observation",
+    "tool_call": "function_call",
+}
+
+CONVERSATIONS = ("ShareGPT", "Messages")
+"""The formats whose turns name who speaks."""
+
+
+class Columns(ApiModel):
+    """Names in the data that differ from those of the format."""
+
+    text: _Name | None = None
+    """Default: `text`."""
+
+    instruction: _Name | None = None
+    """Default: `instruction`."""
+
+    input: _Name | None = None
+    """Default: `input`."""
+
+    output: _Name | None = None
+    """Default: `output`."""
+
+    system: _Name | None = None
+    """Default: `system`."""
+
+    history: _Name | None = None
+    """Default: `history`."""
+
+    messages: _Name | None = None
+    """The list of turns. Default: `conversations` for ShareGPT, `messages` for Messages."""
+
+    role: _Name | None = None
+    """In a turn: who speaks. Default: `from` for ShareGPT, `role` for Messages."""
+
+    content: _Name | None = None
+    """In a turn: what is said. Default: `value` for ShareGPT, `content` for Messages."""
+
+    tools: _Name | None = None
+    """Default: `tools`."""
+
+    prompt: _Name | None = None
+    """Default: `prompt`."""
+
+    completion: _Name | None = None
+    """Default: `completion`."""
+
+    chosen: _Name | None = None
+    """Default: `chosen`."""
+
+    rejected: _Name | None = None
+    """Default: `rejected`."""
+
+    label: _Name | None = None
+    """Default: `label`."""
+
+    def renamed(self) -> dict[str, str]:
+        """Returns the names that are set, by the format's name for the column."""
+        return self.model_dump(exclude_none=True)
+
+
+class Roles(ApiModel):
+    """Names of the speakers in the data that differ from those of the format."""
+
+    system: _Name | None = None
+    """Default: `system`."""
+
+    user: _Name | None = None
+    """Default: `human` for ShareGPT, `user` for Messages."""
+
+    assistant: _Name | None = None
+    """Default: `gpt` for ShareGPT, `assistant` for Messages."""
+
+    tool: _Name | None = None
+    """What a tool answers. Default: `observation` for ShareGPT, `tool` for Messages."""
+
+    tool_call: _Name | None = None
+    """ShareGPT: a turn of the assistant that holds calls as JSON. Default: `function_call`."""
+
+
+def _formats_with(column: str) -> list[str]:
+    return [format_ for format_, columns in COLUMNS.items() if column in columns]
+
+
+_NAMES = {format_: ", ".join(columns) for format_, columns in COLUMNS.items()}
+_COLUMNS_RULE = Rule(
+    "!has(self.columns) || ("
+    + " && ".join(
+        f"(!has(self.columns.{name}) || self.format in {_formats_with(name)})"
+        for name in Columns.model_fields
+    )
+    + ")",
+    lambda it: it.columns is None or it.columns.renamed().keys() <= set(COLUMNS[it.format]),
+    "remove the columns that the format does not have",
+    at="columns",
+    reason="FieldValueForbidden",
+    template="the format %s has the columns %s: remove the others",
+    values_cel=f"self.format, {_NAMES}[self.format]",
+    values=lambda it: (it.format, _NAMES[it.format]),
+)
+
+
 class Dataset(ApiModel):
     """One source of training rows."""
+
+    rules: ClassVar = (
+        _COLUMNS_RULE,
+        Rule(
+            f"!has(self.roles) || self.format in {list(CONVERSATIONS)}",
+            lambda it: it.roles is None or it.format in CONVERSATIONS,
+            f"only for the formats {', '.join(CONVERSATIONS)}, whose turns name who speaks:"
+            " remove it",
+            at="roles",
+            reason="FieldValueForbidden",
+        ),
+        Rule(
+            "!has(self.roles) || !has(self.roles.toolCall) || self.format == 'ShareGPT'",
+            lambda it: it.roles is None or it.roles.tool_call is None or it.format == "ShareGPT",
+            "only for the format ShareGPT: remove it; in Messages a turn has tool_calls",
+            at="roles.toolCall",
+            reason="FieldValueForbidden",
+        ),
+    )
 
     uri: Annotated[
         Uri,
@@ -38,12 +176,37 @@ class Dataset(ApiModel):
     `.arrow`, or `.txt` (a row in every line that is not blank, with the column `text`); each also
     compressed, as `.gz` or `.zst`."""
 
-    format: Literal["Text", "Alpaca", "Messages", "PromptCompletion", "Preference", "KTO"]
+    format: Literal[
+        "Text", "Alpaca", "ShareGPT", "Messages", "PromptCompletion", "Preference", "KTO"
+    ]
     """How a row reads. `Text`: `text`, for the stages Tokenizer and Pretrain. `Alpaca`:
-    `instruction`, optional `input` and `system`, `output`. `Messages`: `messages`, a list of `role`
-    and `content` as in the OpenAI format. `PromptCompletion`: `prompt` and `completion`, trained as
-    plain text without a chat template. `Preference`: `prompt`, `chosen` and `rejected`, for DPO and
-    Reward. `KTO`: `prompt`, `completion` and `label`, true for a good answer."""
+    `instruction`, `output`, optional `input`, `system` and `history`. `ShareGPT`: `conversations`,
+    a list of `from` and `value`, optional `system` and `tools`. `Messages`: `messages`, a list of
+    `role` and `content` as in the OpenAI format, optional `tools`. `PromptCompletion`: `prompt` and
+    `completion`, trained as plain text without a chat template. `Preference`: `prompt`, `chosen`
+    and `rejected`, for DPO and Reward. `KTO`: `prompt`, `completion` and `label`, true for a good
+    answer."""
+
+    columns: Columns | None = None
+    """What the rows call their columns. Default: as the format does."""
+
+    roles: Roles | None = None
+    """What the turns call who speaks. Default: as the format does."""
+
+    max_samples: Annotated[int, Field(ge=1, le=1_000_000_000_000)] | None = None
+    """Rows that are read, from the first one on; the rest is not looked at. Default: all."""
+
+    def column(self, name: str) -> str:
+        """Returns what the rows call a column of the format."""
+        chosen = getattr(self.columns, name) if self.columns is not None else None
+        default = _SHAREGPT.get(name, name) if self.format == "ShareGPT" else name
+        return chosen or default
+
+    def role(self, name: str) -> str:
+        """Returns what the turns call a speaker: a field of `Roles`."""
+        chosen = getattr(self.roles, name) if self.roles is not None else None
+        default = _SPEAKERS.get(name, name) if self.format == "ShareGPT" else name
+        return chosen or default
 
 
 class Evaluation(ApiModel):

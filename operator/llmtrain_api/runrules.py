@@ -10,7 +10,7 @@ from llmtrain_api.markers import Rule
 FORMATS = {
     "Tokenizer": ("Text",),
     "Pretrain": ("Text",),
-    "SFT": ("Alpaca", "Messages", "PromptCompletion"),
+    "SFT": ("Alpaca", "ShareGPT", "Messages", "PromptCompletion"),
     "DPO": ("Preference",),
     "KTO": ("KTO",),
     "Reward": ("Preference",),

@@ -56,6 +56,17 @@ _OF_ANY_STAGE = (
     ),
     Mistake("a data format that does not exist", {"datasets": [{**_DATASET, "format": "CSV"}]}),
     Mistake("a data set without a format", {"datasets": [{"uri": "s3://data/alpaca.jsonl"}]}),
+    Mistake(
+        "a column of another format", {"datasets": [{**_DATASET, "columns": {"messages": "chat"}}]}
+    ),
+    Mistake(
+        "roles where no turn names its speaker",
+        {"datasets": [{**_DATASET, "roles": {"user": "human"}}]},
+    ),
+    Mistake(
+        "a call as a turn of its own",
+        {"datasets": [{**_DATASET, "format": "Messages", "roles": {"toolCall": "call"}}]},
+    ),
     Mistake("nothing held out by an evaluation", {"evaluation": {"fraction": 0}}),
     Mistake("everything held out by an evaluation", {"evaluation": {"fraction": 1}}),
     Mistake("a tuning method that does not exist", {"tuning.method": "QLoRA"}),

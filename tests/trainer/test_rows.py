@@ -152,18 +152,6 @@ GOOD = b'{"instruction": "a", "output": "b"}\n'
             "messages[1]: `content` is null",
             id="an answer without text",
         ),
-        pytest.param(
-            "Messages",
-            lines({"messages": [USER, {**ASSISTANT, "tool_calls": [1]}]}),
-            "has `tool_calls`, which is not supported",
-            id="tool calls",
-        ),
-        pytest.param(
-            "Messages",
-            lines({"messages": [USER, ASSISTANT], "tools": [{}]}),
-            "has `tools`",
-            id="tools",
-        ),
     ],
 )
 def test_a_malformed_row_is_named(form: str, content: bytes, message: str, tmp_path: Path) -> None:

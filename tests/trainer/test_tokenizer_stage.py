@@ -90,7 +90,7 @@ def test_every_text_comes_back_from_bytes(finished: Path) -> None:
 
 
 def test_the_log_counts_documents_to_the_last_one(finished: Path) -> None:
-    lines = [json.loads(line) for line in (finished / "trainer_log.jsonl").open()]
+    lines = [json.loads(line) for line in (finished / "trainer_log.jsonl").read_text().splitlines()]
     last = lines[-1]
     assert last["current_steps"] == last["total_steps"] == results(finished)["documents"]
     assert last["percentage"] == 100.0
@@ -151,7 +151,7 @@ def test_what_other_algorithms_lose_is_told(algorithm: str, exact: bool, tmp_pat
     numbers = results(folder)
     assert 0 < numbers["unknown_rate"] < 0.05
     assert numbers["exact_round_trips"] < numbers["measured_documents"]
-    assert (numbers["exact_round_trip_share"] > 0.9) is exact
+    assert (numbers["exact_round_trip_share"] > 0.6) is exact
     assert numbers["difficult_exact_round_trips"] < numbers["difficult_texts"]
 
 

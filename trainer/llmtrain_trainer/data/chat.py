@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import TemplateError
 
 from llmtrain_api.errors import ConfigError, DataError
-from llmtrain_trainer.data.rows import Chat, Completion, Message, Row
+from llmtrain_trainer.data.rows import Chat, Completion, Row
 
 if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedTokenizerBase
@@ -62,6 +62,7 @@ class Encoder:
         self._all_tokens = all_tokens
         self._marked_template = _find_marked_template(tokenizer)
         eos = [tokenizer.eos_token] if tokenizer.eos_token else []
+        self._shows_calls = self._shows_tools = False  # Until seen.
         self._turn_ends = (*tokenizer.get_added_vocab(), *eos)
 
     def encode(self, rows: Sequence[Row]) -> list[Tokens]:
@@ -74,9 +75,13 @@ class Encoder:
         chats = [row.content for row in rows if isinstance(row.content, Chat)]
         if not chats:
             return self._encode_completions(rows)
-        if self._marked_template is not None:
-            return self._encode_marked(rows, [chat.messages for chat in chats])
-        return self._encode_rendered(rows, [chat.messages for chat in chats])
+        for row, chat in zip(rows, chats, strict=True):
+            self._check_tools(row, chat)
+        if self._marked_template is None:
+            return self._encode_rendered(rows, chats)
+        if any(chat.tools for chat in chats) and len(chats) > 1:  # One call takes one set of tools.
+            return [tokens for row in rows for tokens in self.encode([row])]
+        return self._encode_marked(rows, chats)
 
     def _encode_completions(self, rows: Sequence[Row]) -> list[Tokens]:
         """Encodes prompt and completion as one text that ends with the end-of-sequence token."""
@@ -101,7 +106,22 @@ class Encoder:
             encoded.append(Tokens(ids, labels))
         return encoded
 
-    def _encode_marked(self, rows: Sequence[Row], chats: list[list[Message]]) -> list[Tokens]:
+    def _check_tools(self, row: Row, chat: Chat) -> None:
+        """Holds the template to show tools and calls of them, at the first row that has some."""
+        called = any(
+            message["role"] == "tool" or "tool_calls" in message for message in chat.messages
+        )
+        if called and not self._shows_calls:
+            shown = self._shows_calls = _shows_calls(self._tokenizer)
+            if not shown:
+                raise _hidden(row, "calls of tools")
+        if chat.tools and not self._shows_tools:
+            with_tools = self._render_text(row, chat)
+            shown = self._shows_tools = with_tools != self._render_text(row, Chat(chat.messages))
+            if not shown:
+                raise _hidden(row, "tools")
+
+    def _encode_marked(self, rows: Sequence[Row], chats: list[Chat]) -> list[Tokens]:
         """Encodes chats by a template with `{% generation %}` marks."""
         try:
             batch = self._apply_marked(chats)
@@ -123,15 +143,16 @@ class Encoder:
             encoded.append(Tokens(list(ids), trained))
         return encoded
 
-    def _apply_marked(self, chats: list[list[Message]]) -> Any:
+    def _apply_marked(self, chats: list[Chat]) -> Any:
         return self._tokenizer.apply_chat_template(
-            chats,
+            [chat.messages for chat in chats],
+            tools=chats[0].tools,
             chat_template=self._marked_template,
             return_dict=True,
             return_assistant_tokens_mask=True,
         )
 
-    def _encode_rendered(self, rows: Sequence[Row], chats: list[list[Message]]) -> list[Tokens]:
+    def _encode_rendered(self, rows: Sequence[Row], chats: list[Chat]) -> list[Tokens]:
         """Encodes chats by a template without marks."""
         rendered = [self._render(row, chat) for row, chat in zip(rows, chats, strict=True)]
         batch = self._tokenizer([text for text, _ in rendered], add_special_tokens=False)
@@ -141,15 +162,16 @@ class Encoder:
             encoded.append(Tokens(ids, self._labels(batch, index, ids, spans)))
         return encoded
 
-    def _render(self, row: Row, messages: list[Message]) -> tuple[str, list[Span]]:
+    def _render(self, row: Row, chat: Chat) -> tuple[str, list[Span]]:
         """Returns the conversation's text and where in it the assistant speaks."""
-        text = self._render_text(row, messages)
+        text = self._render_text(row, chat)
         spans = []
-        for number, message in enumerate(messages):
+        for number, message in enumerate(chat.messages):
             if message["role"] != "assistant":
                 continue
-            before = self._render_text(row, messages[:number], answer_next=True)
-            after = self._render_text(row, messages[: number + 1])
+            begin = Chat(chat.messages[:number], chat.tools)
+            before = self._render_text(row, begin, answer_next=True)
+            after = self._render_text(row, Chat(chat.messages[: number + 1], chat.tools))
             if not (after.startswith(before) and text.startswith(after)):
                 raise ConfigError(
                     "model.uri",
@@ -167,10 +189,14 @@ class Encoder:
             spans.append((len(before), len(after)))
         return text, spans
 
-    def _render_text(self, row: Row, messages: list[Message], *, answer_next: bool = False) -> str:
+    def _render_text(self, row: Row, chat: Chat, *, answer_next: bool = False) -> str:
         try:
             text = self._tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=answer_next
+                chat.messages,
+                tools=chat.tools,
+                chat_template=self._marked_template,
+                tokenize=False,
+                add_generation_prompt=answer_next,
             )
         except (TemplateError, TypeError) as error:
             raise refused_row(row, error) from error
@@ -207,6 +233,20 @@ def _end_of_character(batch: BatchEncoding, index: int, token: int, count: int) 
     while token + 1 < count and batch.token_to_chars(index, token + 1) == span:
         token += 1
     return token + 1
+
+
+def _shows_calls(tokenizer: PreTrainedTokenizerBase) -> bool:
+    from trl.chat_template_utils import supports_tool_calling
+
+    return bool(supports_tool_calling(tokenizer))
+
+
+def _hidden(row: Row, what: str) -> ConfigError:
+    return ConfigError(
+        "model.uri",
+        f"its chat template does not show {what}, which {row.place} has",
+        "use a model or a chat template that does, or remove them from the rows",
+    )
 
 
 def refused_row(row: Row, error: Exception) -> DataError:

@@ -7,16 +7,19 @@ starts, and the training processes read the same rows the same way.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from llmtrain_api.datasets import CONVERSATIONS, Dataset
 from llmtrain_api.errors import ConfigError, DataError
 from llmtrain_api.run import RunSpec
 from llmtrain_trainer.data.columns import column as _column
 from llmtrain_trainer.data.columns import kind as _kind
 from llmtrain_trainer.data.columns import text as _text
+from llmtrain_trainer.data.conversations import conversation, history
 from llmtrain_trainer.data.files import read_rows
 from llmtrain_trainer.workdir import InputFile
 
@@ -24,9 +27,10 @@ Message = dict[str, Any]
 Words = str | list[Message]
 """Plain text, or messages that the model's chat template renders."""
 
-CHAT_FORMATS = ("Alpaca", "Messages")
+CHAT_FORMATS = ("Alpaca", "ShareGPT", "Messages")
 """The formats that are rendered by the model's chat template."""
 
+_OPTIONAL = ("input", "system", "history")  # Columns that a row may do without.
 _ROLES = ("system", "user", "assistant")
 # These change what a message means; to pass them over would train something else than asked for.
 _UNSUPPORTED = ("tool_calls", "function_call", "weight")
@@ -37,6 +41,8 @@ class Chat:
     """A conversation, to be rendered by the model's chat template."""
 
     messages: list[Message]
+    tools: list[dict[str, Any]] | None = None
+    """JSON schemas of the tools that the assistant may call."""
 
 
 @dataclass(frozen=True)
@@ -130,17 +136,43 @@ def read(files: Sequence[InputFile], spec: RunSpec, index: int) -> Iterator[Row]
         ConfigError: The object's name does not say how it reads.
         DataError: A row is malformed, or there is none.
     """
-    file = files[index]
-    dataset_format = spec.datasets[index].format
+    file, dataset = files[index], spec.datasets[index]
     fraction = spec.evaluation.fraction if spec.evaluation is not None else 0.0
     empty = True
-    for place, raw in read_rows(file, index):
+    for place, raw in itertools.islice(read_rows(file, index), dataset.max_samples):
         empty = False
         row = require_object(place, raw)
-        content = _PARSERS[dataset_format](place, row)
-        yield Row(place, is_held_out(row, fraction), content)
+        yield Row(place, is_held_out(row, fraction), _content(place, row, dataset))
     if empty:
         raise no_rows(file)
+
+
+def _content(place: str, row: dict[str, Any], dataset: Dataset) -> Content:
+    """Returns what a row says."""
+    if dataset.format in CONVERSATIONS:
+        return Chat(*conversation(place, row, dataset))
+    return _PARSERS[dataset.format](place, renamed(place, row, dataset))
+
+
+def renamed(place: str, row: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
+    """Returns a row with its columns called as the format calls them.
+
+    Raises:
+        DataError: A column that `columns` names, and that every row must have, is not there.
+    """
+    if dataset.columns is None:
+        return row
+    chosen = dataset.columns.renamed()
+    for name, theirs in chosen.items():
+        if theirs not in row and name not in _OPTIONAL:
+            have = ", ".join(f"`{key}`" for key in sorted(row)[:8]) or "nothing"
+            raise DataError(
+                place,
+                f"has no `{theirs}` (it has {have})",
+                f"add it, or correct columns.{name} of the data set",
+            )
+    ours = {name: row[theirs] for name, theirs in chosen.items() if theirs in row}
+    return {**{name: value for name, value in row.items() if name not in chosen}, **ours}
 
 
 def is_held_out(row: dict[str, Any], fraction: float) -> bool:
@@ -168,20 +200,14 @@ def no_rows(file: InputFile) -> DataError:
 
 
 def _alpaca(place: str, row: dict[str, Any]) -> Chat:
-    """Returns an Alpaca row as a conversation of one question and one answer."""
+    """Returns an Alpaca row as a conversation, whose last question is the instruction."""
     question = _text(place, row, "instruction")
     extra = _text(place, row, "input", required=False)
     system = _text(place, row, "system", required=False)
     messages = [{"role": "system", "content": system}] if system else []
+    messages += history(place, row, "history")
     messages.append({"role": "user", "content": f"{question}\n\n{extra}" if extra else question})
     messages.append({"role": "assistant", "content": _text(place, row, "output")})
-    return Chat(messages)
-
-
-def _messages(place: str, row: dict[str, Any]) -> Chat:
-    _refuse_tools(place, row)
-    messages = _message_list(place, row, "messages")
-    _check_order(place, [message["role"] for message in messages])
     return Chat(messages)
 
 
@@ -214,18 +240,6 @@ def _check_message(place: str, message: object) -> None:
     for key in _UNSUPPORTED:
         if message.get(key) is not None:
             raise DataError(place, f"has `{key}`, which is not supported", f"remove `{key}`")
-
-
-def _check_order(place: str, roles: list[str]) -> None:
-    """Holds [system,] user, assistant, user, assistant ...: anything else trains nonsense."""
-    turns = roles[1:] if roles[0] == "system" else roles
-    if not turns or turns != ["user", "assistant"] * (len(turns) // 2):
-        raise DataError(
-            place,
-            f"the roles are {', '.join(roles[:8])}{', ...' if len(roles) > 8 else ''}",
-            "begin with an optional system message, then let user and assistant take turns,"
-            " the assistant last",
-        )
 
 
 def _completion(place: str, row: dict[str, Any]) -> Completion:
@@ -302,7 +316,6 @@ def _check_turns(place: str, roles: list[str], first: str) -> None:
 
 _PARSERS: dict[str, Callable[[str, dict[str, Any]], Content]] = {
     "Alpaca": _alpaca,
-    "Messages": _messages,
     "PromptCompletion": _completion,
     "Preference": _preference,
     "KTO": _judged,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -45,9 +46,10 @@ def of_dataset(files: Sequence[InputFile], spec: RunSpec, index: int) -> Iterato
     """Yields the documents of dataset `index`, as `documents` does."""
     fraction = spec.evaluation.fraction if spec.evaluation is not None else 0.0
     empty = True
-    for place, raw in read_rows(files[index], index):
+    dataset = spec.datasets[index]
+    for place, raw in itertools.islice(read_rows(files[index], index), dataset.max_samples):
         empty = False
-        row = rows.require_object(place, raw)
+        row = rows.renamed(place, rows.require_object(place, raw), dataset)
         text = columns.text(place, row, _COLUMN)
         yield Document(place, text, rows.is_held_out({_COLUMN: text}, fraction))
     if empty:

@@ -203,7 +203,7 @@ def _key(job: Job) -> str:
         spec.stage,
         job.model_path,
         [file.sha256 for file in job.dataset_files],
-        [dataset.format for dataset in spec.datasets],
+        [dataset.to_dict() for dataset in spec.datasets],
         spec.evaluation.fraction if spec.evaluation is not None else 0,
         (spec.sft or SFT()).loss,
         (spec.pretrain or Pretrain()).append_eos_token,
