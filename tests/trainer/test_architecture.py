@@ -97,7 +97,7 @@ def test_heads_that_cannot_be_turned_are_refused(family: str, hidden_size: int, 
     if fits:
         architecture(family, hidden_size=hidden_size)
         return
-    with pytest.raises(ValidationError, match="hiddenSize: each head"):
+    with pytest.raises(ValidationError, match="hiddenSize: use a width"):
         architecture(family, hidden_size=hidden_size)
 
 

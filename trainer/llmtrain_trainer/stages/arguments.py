@@ -181,8 +181,8 @@ def check_arguments(
             raise ConfigError(field, refused[name], "remove it")
         if name not in types:
             near = difflib.get_close_matches(name, types, n=3)
-            library = "transformers" if owner == "TrainingArguments" else "TRL"
-            advice = f"did you mean {' or '.join(near)}?" if near else f"see {library}'s {owner}"
+            library = "transformers'" if owner == "TrainingArguments" else "TRL's"
+            advice = f"did you mean {' or '.join(near)}?" if near else f"see {library} {owner}"
             raise ConfigError(field, f"{owner} has no such argument", advice)
         _check_type(field, value, types[name])
 
