@@ -163,12 +163,21 @@ def runs_well(process: Process) -> bool:
 
 
 def launch(process: Process) -> bool:
-    """Starts a process unless it runs well already. Does not wait for it."""
+    """Starts a process unless it runs well already. Does not wait for it.
+
+    Raises:
+        DevclusterError: Another program answers in its place.
+    """
     if runs_well(process):
         return False
     if pid_of(process.name):
         say(f"           {process.name} is stale or does not answer: starting it again")
         stop(process.name, grace=5)
+    if process.healthy():  # Or that program would be taken for it, while it dies of the same port.
+        raise DevclusterError(
+            f"another program answers in place of {process.name}: end it (`ss -ltnp` names it; a"
+            " cluster of another clone ends by `make cluster-down` there), then try again"
+        )
     start(process)
     return True
 

@@ -22,7 +22,10 @@ def supervisor(
 
 
 def make_process(supervisor: Any, *argv: str, files: tuple[Path, ...] = ()) -> Any:
-    return supervisor.Process("one", list(argv) or ["sleep", "60"], lambda: True, files=files)
+    def healthy() -> bool:
+        return supervisor.pid_of("one") is not None
+
+    return supervisor.Process("one", list(argv) or ["sleep", "60"], healthy, files=files)
 
 
 def test_a_process_is_started_once_and_ended(supervisor: Any) -> None:
@@ -33,6 +36,13 @@ def test_a_process_is_started_once_and_ended(supervisor: Any) -> None:
     assert supervisor.pid_of("one") == pid
     supervisor.stop("one")
     assert supervisor.pid_of("one") is None
+    assert supervisor.recorded() == []
+
+
+def test_another_program_in_its_place_is_not_taken_for_it(supervisor: Any) -> None:
+    process = supervisor.Process("one", ["sleep", "60"], lambda: True)
+    with pytest.raises(Exception, match="another program answers in place of one"):
+        supervisor.ensure(process)
     assert supervisor.recorded() == []
 
 
