@@ -67,6 +67,7 @@ _OF_ANY_STAGE = (
         "a call as a turn of its own",
         {"datasets": [{**_DATASET, "format": "Messages", "roles": {"toolCall": "call"}}]},
     ),
+    Mistake("a chat template that has no name", {"sft": {"chatTemplate": "ChatML"}}),
     Mistake("nothing held out by an evaluation", {"evaluation": {"fraction": 0}}),
     Mistake("everything held out by an evaluation", {"evaluation": {"fraction": 1}}),
     Mistake("a tuning method that does not exist", {"tuning.method": "QLoRA"}),

@@ -147,7 +147,7 @@ _EVERYTHING: dict[str, Spec] = {
             {"uri": "s3://data/a.jsonl", "format": "Alpaca"},
             {"uri": "s3://data/b.jsonl", "format": "Messages"},
         ],
-        "sft": {"packing": False, "loss": "AnswersOnly"},
+        "sft": {"packing": False, "loss": "AnswersOnly", "chatTemplate": "chatml"},
     },
     "Tokenizer": {
         "workers": {**_WORKERS, "nodes": 1, "processesPerNode": 1},
@@ -269,6 +269,7 @@ OTHER_VALUES: dict[str, Any] = {
     "pretrain.appendEosToken": True,
     "sft": REMOVE,
     "sft.packing": True,
+    "sft.chatTemplate": "llama3",
     "sft.loss": "AllTokens",
     "dpo": REMOVE,
     "dpo.beta": 0.1,

@@ -113,7 +113,7 @@ def test_the_chat_template_marks_answers_with_their_end(finished: Path) -> None:
         is_chat_template_stop_token_trained,
     )
 
-    tokenizer = AutoTokenizer.from_pretrained(finished / "final" / "model")
+    tokenizer: Any = AutoTokenizer.from_pretrained(finished / "final" / "model")
     chat = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "Hi"},

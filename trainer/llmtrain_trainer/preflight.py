@@ -118,7 +118,8 @@ def safetensors_problem(path: Path) -> str | None:
 
 def _check_chat_template(folder: Path, spec: RunSpec) -> None:
     needs = [dataset for dataset in spec.datasets if dataset.format in CHAT_FORMATS]
-    if not needs or any((folder / name).is_file() for name in _CHAT_TEMPLATES):
+    chosen = spec.sft is not None and spec.sft.chat_template is not None
+    if chosen or not needs or any((folder / name).is_file() for name in _CHAT_TEMPLATES):
         return
     config = folder / _TOKENIZER_CONFIG
     if config.is_file() and _read(folder, config.name, spec).get("chat_template"):
@@ -127,6 +128,6 @@ def _check_chat_template(folder: Path, spec: RunSpec) -> None:
         "model.uri",
         f"the tokenizer of {spec.source_uri} has no chat template, and {needs[0].uri} has the"
         f" format {needs[0].format}, which is rendered by one",
-        "use an instruction model, add a chat_template.jinja to the model's folder, or write the"
-        " rows as prompt and completion (format: PromptCompletion)",
+        "use an instruction model, set sft.chatTemplate, add a chat_template.jinja to the model's"
+        " folder, or write the rows as prompt and completion (format: PromptCompletion)",
     )

@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from llmtrain_api.base import ApiModel
+from llmtrain_api.markers import Rule
+
+CHAT_TEMPLATES = (
+    "chatml",
+    "llama3",
+    "qwen",
+    "gemma",
+    "phi",
+    "mistral",
+    "alpaca",
+    "vicuna",
+    "HumanAssistant",
+)
+"""The chat templates that have a name."""
+
+
+def _is_template(text: str) -> bool:
+    return text in CHAT_TEMPLATES or "{{" in text or "{%" in text
 
 
 class SFT(ApiModel):
@@ -17,3 +37,18 @@ class SFT(ApiModel):
     loss: Literal["AnswersOnly", "AllTokens"] = "AnswersOnly"
     """What is trained: the assistant's answers and completions, end of turn included, or every
     token."""
+
+    chat_template: (
+        Annotated[
+            str,
+            Field(min_length=1, max_length=65_536),
+            Rule(
+                f"self in {list(CHAT_TEMPLATES)} || self.contains('{{{{') || self.contains('{{%')",
+                _is_template,
+                f"use one of {', '.join(CHAT_TEMPLATES)}, or a template in Jinja",
+            ),
+        ]
+        | None
+    ) = None
+    """How conversations become text: a template by name, as users of LLaMA-Factory know them, or
+    one in Jinja. It is saved with the model. Default: the model's own."""

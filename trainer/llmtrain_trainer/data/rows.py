@@ -41,7 +41,7 @@ class Chat:
     """A conversation, to be rendered by the model's chat template."""
 
     messages: list[Message]
-    tools: list[dict[str, Any]] | None = None
+    tools: list[Any] | None = None
     """JSON schemas of the tools that the assistant may call."""
 
 

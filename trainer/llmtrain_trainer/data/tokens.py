@@ -206,6 +206,7 @@ def _key(job: Job) -> str:
         [dataset.to_dict() for dataset in spec.datasets],
         spec.evaluation.fraction if spec.evaluation is not None else 0,
         (spec.sft or SFT()).loss,
+        (spec.sft or SFT()).chat_template,
         (spec.pretrain or Pretrain()).append_eos_token,
         spec.require_training().max_length,
     ]

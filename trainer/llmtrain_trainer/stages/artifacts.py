@@ -15,13 +15,13 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
 )
 
 from llmtrain_trainer import workdir
 from llmtrain_trainer.data.tokens import Account
 from llmtrain_trainer.stages import results, rewards
 from llmtrain_trainer.stages.card import Kind, write_card
+from llmtrain_trainer.stages.loading import load_tokenizer
 from llmtrain_trainer.workdir import Job
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def write(
     results.plot(history, f"{job.run.name}: loss", out / "plots" / "training_loss.png")
     if rewards.last(history):
         rewards.plot(history, f"{job.run.name}: rewards", out / "plots" / "training_rewards.png")
-    tokenizer = AutoTokenizer.from_pretrained(job.model_path)
+    tokenizer = load_tokenizer(job)
     versions = {library: version(library) for library in _LIBRARIES}
     for kind in _save_weights(job, out, trainer, account):
         tokenizer.save_pretrained(out / kind)

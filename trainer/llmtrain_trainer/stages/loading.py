@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from llmtrain_api.errors import ConfigError, DataError
 from llmtrain_api.run import RunSpec
 from llmtrain_api.training import LoRA
+from llmtrain_trainer.data import templates
 from llmtrain_trainer.stages.architecture import config_fields, vocabulary_of
 from llmtrain_trainer.stages.devices import (
     Device,
@@ -25,11 +26,20 @@ from llmtrain_trainer.workdir import Job
 
 
 def load_tokenizer(job: Job) -> Any:
-    """Returns the tokenizer.
+    """Returns the tokenizer, with the chat template that the spec chooses.
 
     Raises:
+        ConfigError: The chat template does not suit it.
         DataError: transformers cannot load it.
     """
+    tokenizer = _read_tokenizer(job)
+    sft = job.run.spec.sft
+    if sft is not None and sft.chat_template is not None:
+        tokenizer.chat_template = templates.resolve(sft.chat_template, tokenizer)
+    return tokenizer
+
+
+def _read_tokenizer(job: Job) -> Any:
     try:
         return AutoTokenizer.from_pretrained(job.model_path)
     except MemoryError:

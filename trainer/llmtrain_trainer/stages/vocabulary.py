@@ -14,23 +14,12 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 from llmtrain_api.errors import ConfigError
 from llmtrain_api.stages.tokenizer import TokenizerTraining
+from llmtrain_trainer.data import templates
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
-_CHATML = (
-    "{%- for message in messages %}"
-    "{{- '<|im_start|>' + message['role'] + '\\n' }}"
-    "{%- if message['role'] == 'assistant' %}"
-    "{%- generation %}{{- message['content'] + '<|im_end|>' }}{%- endgeneration %}"
-    "{{- '\\n' }}"
-    "{%- else %}"
-    "{{- message['content'] + '<|im_end|>\\n' }}"
-    "{%- endif %}"
-    "{%- endfor %}"
-    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
-)
 _BYTES = 256
 _CONTINUES = "##"  # Begins a token of WordPiece that does not begin a word.
 _SMALLEST_STEP = 1e-4  # By which Unigram's trainer sets characters apart that it had dropped.
@@ -97,7 +86,7 @@ def wrap(tokenizer: Tokenizer, settings: TokenizerTraining) -> PreTrainedTokeniz
     )
     if settings.chat_template == "ChatML":
         begin = "{{- bos_token }}" if named.bos_token is not None else ""
-        wrapped.chat_template = begin + _CHATML
+        wrapped.chat_template = begin + templates.named("chatml")
     return wrapped
 
 
