@@ -231,7 +231,7 @@ def test_what_cannot_work_is_told(
     tokenizer: Path,
     tmp_path: Path,
 ) -> None:
-    folder = write(tmp_path, tokenizer, NEW | changes)
+    folder = write(tmp_path, tokenizer, {**NEW, **changes})
     assert worker.main([str(folder)]) == EXIT_POLICIES[exit_class].code
     assert message in failure(folder).message
 
@@ -303,7 +303,12 @@ def test_a_model_that_cannot_keep_documents_apart_is_refused(
     from transformers import OPTConfig, OPTForCausalLM
 
     model = shutil.copytree(tiny_model, tmp_path / "model")
-    sizes = {"hidden_size": 32, "word_embed_proj_dim": 32, "ffn_dim": 64, "num_hidden_layers": 1}
+    sizes: Any = {
+        "hidden_size": 32,
+        "word_embed_proj_dim": 32,
+        "ffn_dim": 64,
+        "num_hidden_layers": 1,
+    }
     config = OPTConfig(vocab_size=512, num_attention_heads=2, **sizes)
     OPTForCausalLM(config).save_pretrained(model)
     full = {**CONTINUED, "tuning": {"method": "Full"}}
@@ -332,7 +337,7 @@ def test_the_loss_falls_on_every_token_but_the_first(tokenizer: Path, tmp_path: 
     assert len(sequences) > 2
     with torch.no_grad():
         loss = trainer.compute_loss(trainer.model, batch)
-        logits = torch.cat([trainer.model(part[None]).logits[0] for part in ids.split(48)])
+        logits = torch.cat([trainer.model(part[None]).logits[0] for part in torch.split(ids, 48)])
     expected = torch.nn.functional.cross_entropy(logits[:-1], ids[1:])
     torch.testing.assert_close(loss, expected)
 

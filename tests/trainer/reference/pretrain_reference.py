@@ -48,7 +48,7 @@ arguments = hf.TrainingArguments(
     optim="adamw_torch", adam_beta2=0.98, logging_steps=1, logging_nan_inf_filter=False,
     eval_strategy="steps", eval_steps=18, save_strategy="no", ddp_find_unused_parameters=False)
 rows = -(-len(tokenizer) // 64) * 64
-sizes = {"vocab_size": rows, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64}
+sizes: Any = {"vocab_size": rows, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64}
 hf.set_seed(7)
 data: Any = {"train_dataset": sequences(streams[False]), "eval_dataset": sequences(streams[True])}
 trainer = hf.Trainer(hf.GPT2LMHeadModel(hf.GPT2Config(**sizes)), arguments, collate, **data)

@@ -104,7 +104,7 @@ def new_model(
     transformers.set_seed(spec.require_training().seed)
     flash = importlib.util.find_spec("flash_attn") is not None
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
             AutoConfig.for_model(spec.architecture.family, **fields),
             dtype=torch.float32,
             attn_implementation=choose_attention(device, precision, flash_installed=flash),
