@@ -21,7 +21,7 @@ def test_the_hash_never_changes() -> None:
         "9287d6fd2c205e2a1372fa60fd60b41d5a18b627ad8ec200ab840d39bc685cd2"
     )
     assert hash_of(specs.everything()) == (
-        "a40ab3d50b53c6714c56731d26b9dbba26109452e155bb406af40080d3a756d6"
+        "d92f87674fdb3ed4f4e167028612355dc2a560996f3f9a8fedf95a8e35d5a6a9"
     )
 
 
