@@ -15,6 +15,7 @@ import sys
 from typing import Any
 
 import bigram
+import heldout
 import places
 import report
 import scores
@@ -50,8 +51,8 @@ def measure_answers() -> dict[str, Any]:
     before, after = (scores.margins(*model, pairs) for model in (sft, dpo))
     preferred = scores.count_preferred(after, before)
     return {
-        "sft_base_loss": scores.heldout.mean_loss(*base, questions),
-        "sft_loss": scores.heldout.mean_loss(*sft, questions),
+        "sft_base_loss": heldout.mean_loss(*base, questions),
+        "sft_loss": heldout.mean_loss(*sft, questions),
         "dpo_pairs": len(pairs),
         "dpo_accuracy": preferred / len(pairs),
         "dpo_accuracy_lower": scores.wilson_lower(preferred, len(pairs)),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
 import json
 import math
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 import bigram
 import folders
+import heldout
 import kubectl
 import make_corpus
 import make_dataset
@@ -170,7 +173,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns a folder with some modules of the real library."""
     folder = tmp_path_factory.mktemp("library")
     for name in ("bisect", "glob", "heapq", "textwrap"):
-        source = Path(__import__(name).__file__).read_text("utf-8")
+        source = inspect.getsource(importlib.import_module(name))
         (folder / f"{name}.py").write_text(source, encoding="utf-8")
     return folder
 
@@ -295,10 +298,10 @@ def test_losses_are_those_of_one_text_at_a_time(tiny_model: Path) -> None:
 def test_log_probabilities_are_those_of_the_answers(tiny_model: Path) -> None:
     model, tokenizer = scores.load(tiny_model)
     rows = [{"instruction": "a b", "output": "red"}, {"instruction": "a", "output": "blue " * 9}]
-    tokens = [len(scores.heldout.tokens_of(tokenizer, row)[1]) for row in rows]
+    tokens = [len(heldout.tokens_of(tokenizer, row)[1]) for row in rows]
     found = scores.log_probabilities(model, tokenizer, rows)
     for row, count, value in zip(rows, tokens, found, strict=True):
-        mean = scores.heldout.mean_loss(model, tokenizer, [row])
+        mean = heldout.mean_loss(model, tokenizer, [row])
         assert value == pytest.approx(-mean * count, rel=1e-5)
     pair = make_questions.to_pair("a b", "red", "blue")
     margin = scores.margins(model, tokenizer, [pair])[0]
