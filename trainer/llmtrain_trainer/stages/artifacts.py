@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from llmtrain_trainer import workdir
+from llmtrain_trainer.data import mixing
 from llmtrain_trainer.data.tokens import Account
 from llmtrain_trainer.stages import results, rewards
 from llmtrain_trainer.stages.card import Kind, write_card
@@ -46,6 +47,8 @@ def write(
     out = folder / workdir.FINAL
     history = trainer.state.log_history
     numbers = results.collect(metrics, history, account, weights) | rewards.last(history)
+    if (chosen := mixing.drawn(account, job.run.spec)) is not None:
+        numbers["data_mixing"] = mixing.summary(account, chosen)
     _write_json(out / "results" / "all_results.json", numbers)
     results.plot(history, f"{job.run.name}: loss", out / "plots" / "training_loss.png")
     if rewards.last(history):
@@ -108,8 +111,10 @@ def _save_model(model: PreTrainedModel, folder: Path, account: Account) -> None:
 
 def _stop_at(model: PreTrainedModel, turn_end: int | None) -> None:
     """Adds the token that was trained to end an answer to those that end generation."""
+    if turn_end is None:  # With stage Reward, too: a model that generates nothing.
+        return
     generation = model.generation_config
-    if turn_end is None or generation is None:
+    if generation is None:
         return
     ends = generation.eos_token_id
     known = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
