@@ -193,6 +193,21 @@ class Dataset(ApiModel):
     roles: Roles | None = None
     """What the turns call who speaks. Default: as the format does."""
 
+    weight: (
+        Annotated[
+            float,
+            Rule(
+                "self > 0.0 && self <= 1000000.0",
+                lambda value: 0 < value <= 1_000_000,
+                "use a number above 0, such as 0.7",
+            ),
+        ]
+        | None
+    ) = None
+    """What the rows are worth against those of the other data sets: the share of this one in all
+    rows is its weight over the sum of all weights. `training.mixing` says how many rows that makes.
+    For all data sets or none. Default: every row of each data set once."""
+
     max_samples: Annotated[int, Field(ge=1, le=1_000_000_000_000)] | None = None
     """Rows that are read, from the first one on; the rest is not looked at. Default: all."""
 

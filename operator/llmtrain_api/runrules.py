@@ -225,12 +225,31 @@ _PREFERENCE_RULES = (
     ),
 )
 
+_MIXED = ("SFT", "DPO", "KTO", "Reward")
+_WEIGHT_RULES = (
+    Rule(
+        "self.datasets.all(d, has(d.weight)) || !self.datasets.exists(d, has(d.weight))",
+        lambda spec: len({dataset.weight is None for dataset in spec.datasets}) <= 1,
+        "some have a weight and some have none: set it for all of them, or remove it",
+        at="datasets",
+    ),
+    Rule(
+        f"self.stage in {list(_MIXED)} || !self.datasets.exists(d, has(d.weight))",
+        lambda spec: (
+            spec.stage in _MIXED or all(dataset.weight is None for dataset in spec.datasets)
+        ),
+        f"only the stages {', '.join(_MIXED)} mix data sets by weight: remove the weights",
+        at="datasets",
+    ),
+)
+
 RULES = (
     *_SOURCE_RULES,
     *_BLOCK_RULES,
     *(_only_for(stage, block) for stage, block in _BLOCKS.items()),
     *_FORMAT_RULES,
     *_PREFERENCE_RULES,
+    *_WEIGHT_RULES,
     _BATCH_RULE,
     _MERGE_RULE,
 )

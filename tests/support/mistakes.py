@@ -67,6 +67,16 @@ _OF_ANY_STAGE = (
         "a call as a turn of its own",
         {"datasets": [{**_DATASET, "format": "Messages", "roles": {"toolCall": "call"}}]},
     ),
+    Mistake("a weight of 0", {"datasets": [{**_DATASET, "weight": 0}]}),
+    Mistake(
+        "a weight for one data set of two",
+        {"datasets": [{**_DATASET, "weight": 2}, {**_DATASET, "uri": "s3://data/b.jsonl"}]},
+    ),
+    Mistake(
+        "weights where all text is read",
+        {"datasets": [{"uri": "s3://data/a.txt", "format": "Text", "weight": 2}]},
+        stage="Pretrain",
+    ),
     Mistake("a chat template that has no name", {"sft": {"chatTemplate": "ChatML"}}),
     Mistake("nothing held out by an evaluation", {"evaluation": {"fraction": 0}}),
     Mistake("everything held out by an evaluation", {"evaluation": {"fraction": 1}}),

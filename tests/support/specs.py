@@ -79,6 +79,7 @@ _TRAINING: Spec = {
     "globalBatchSize": 32,
     "microBatchSize": 4,
     "maxLength": 512,
+    "mixing": "AllExhausted",
     "learningRate": 1.0e-4,
     "lrSchedulerType": "cosine",
     "warmupSteps": 0.1,
@@ -144,8 +145,8 @@ _EVERYTHING: dict[str, Spec] = {
     "SFT": {
         **changed(_FROM_MODEL, "tuning.lora.dropout", 0.1),
         "datasets": [
-            {"uri": "s3://data/a.jsonl", "format": "Alpaca"},
-            {"uri": "s3://data/b.jsonl", "format": "Messages"},
+            {"uri": "s3://data/a.jsonl", "format": "Alpaca", "weight": 0.7},
+            {"uri": "s3://data/b.jsonl", "format": "Messages", "weight": 0.3},
         ],
         "sft": {"packing": False, "loss": "AnswersOnly", "chatTemplate": "chatml"},
     },
@@ -306,6 +307,7 @@ OTHER_VALUES: dict[str, Any] = {
     "training.globalBatchSize": 64,
     "training.microBatchSize": 2,
     "training.maxLength": 1024,
+    "training.mixing": "FirstExhausted",
     "training.learningRate": 2.0e-4,
     "training.lrSchedulerType": "linear",
     "training.warmupSteps": 10,

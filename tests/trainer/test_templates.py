@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+from pathlib import Path
 from typing import Any
 
+import jobs
 import pytest
 
 from llmtrain_api.errors import ConfigError
 from llmtrain_api.stages.sft import CHAT_TEMPLATES
 from llmtrain_api.stages.tokenizer import TokenizerTraining
+from llmtrain_trainer import worker
 from llmtrain_trainer.data import templates
 from llmtrain_trainer.data.chat import IGNORED, Encoder
 from llmtrain_trainer.data.rows import Chat, Row
@@ -218,6 +223,45 @@ def test_a_template_of_ones_own_is_taken_as_it_is() -> None:
     tokenizer = with_template(own)
     assert tokenizer.chat_template == own
     assert marked(tokenizer, Chat(SHORT)) == "##提问:\nHi\n\n##回答:\n«Ho</s>»\n\n"
+
+
+def test_a_model_is_trained_and_saved_with_the_template_and_the_mix(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """Two data sets of ShareGPT, on a model without a chat template of its own."""
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    (model / "chat_template.jinja").unlink()
+    talk = [{"from": "human", "value": "red?"}, {"from": "gpt", "value": "blue"}]
+    data: list[jobs.Rows] = [
+        [{"conversations": talk, "system": str(number)} for number in range(20)],
+        [{"chat": talk, "system": str(number)} for number in range(4)],
+    ]
+    datasets = [
+        {"uri": "s3://data/a.jsonl", "format": "ShareGPT", "weight": 0.5, "maxSamples": 12},
+        {
+            "uri": "s3://data/b.jsonl",
+            "format": "ShareGPT",
+            "columns": {"messages": "chat"},
+            "weight": 0.5,
+        },
+    ]
+    changes = {
+        "datasets": datasets,
+        "sft": {"chatTemplate": "vicuna"},
+        "training.maxSteps": 2,
+        "training.mixing": "AllExhausted",
+    }
+    folder = jobs.write_job(tmp_path / "work", model, changes, data=data)
+    assert worker.main([str(folder)]) == 0
+    numbers = json.loads((folder / "final" / "results" / "all_results.json").read_text())
+    assert (numbers["rows"], numbers["data_train"]) == (16, 16)
+    assert numbers["data_mixing"] == [
+        {"uri": "s3://data/a.jsonl", "rows": 12, "epochs": 1.0},
+        {"uri": "s3://data/b.jsonl", "rows": 12, "epochs": 3.0},
+    ]
+    assert numbers["epoch"] == 2 * 4 / 24
+    saved = (folder / "final" / "adapter" / "chat_template.jinja").read_text()
+    assert saved == templates.named("vicuna")
 
 
 def test_a_template_whose_tokens_are_not_there_is_refused() -> None:

@@ -28,7 +28,7 @@ from llmtrain_api.progress import Resolved
 from llmtrain_api.run import RunSpec
 from llmtrain_api.runfile import spec_hash
 from llmtrain_trainer import workdir
-from llmtrain_trainer.data import tokens
+from llmtrain_trainer.data import mixing, tokens
 from llmtrain_trainer.data.tokens import Account, Prepared
 from llmtrain_trainer.failures import local_rank_of_process, rank_of_process
 from llmtrain_trainer.stages import arguments, artifacts, samples
@@ -94,8 +94,16 @@ class Parts:
     callbacks: list[TrainerCallback]
 
     def train_rows(self) -> datasets.Dataset:
-        """Returns the rows to train on, mapped into memory."""
-        return datasets.Dataset.from_file(str(self.prepared.train))
+        """Returns the rows to train on, mapped into memory, by the weights of their data sets."""
+        found = datasets.Dataset.from_file(str(self.prepared.train))
+        account, spec = self.prepared.account(), self.job.run.spec
+        chosen = mixing.drawn(account, spec) if account is not None else None
+        if account is None or chosen is None:
+            return found
+        if rank_of_process() == 0:
+            logger.info("rows of an epoch: %s", json.dumps(mixing.summary(account, chosen)))
+        sizes = [dataset.train for dataset in account.datasets]
+        return found.select(mixing.rows(sizes, chosen, spec.require_training().seed))
 
     def held_out_rows(self) -> datasets.Dataset | None:
         """Returns the rows held out, or none where nothing is evaluated."""

@@ -1,0 +1,80 @@
+"""Rows of each data set by its weight: how many, which, and always the same ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import jobs
+import pytest
+
+from llmtrain_api.errors import DataError
+from llmtrain_api.run import RunSpec
+from llmtrain_trainer.data import mixing
+from llmtrain_trainer.data.tokens import Account, DatasetAccount
+
+
+@pytest.mark.parametrize(
+    ("sizes", "weights", "to_the_last", "expected"),
+    [
+        pytest.param(
+            [100, 100], [3, 1], False, [100, 33], id="the first ends with the large share"
+        ),
+        pytest.param([100, 100], [3, 1], True, [300, 100], id="the last ends with the small share"),
+        pytest.param([10, 1000], [0.5, 0.5], False, [10, 10], id="as few as the small one has"),
+        pytest.param([10, 1000], [0.5, 0.5], True, [1000, 1000], id="as many as the large one has"),
+        pytest.param([100, 300], [1, 3], False, [100, 300], id="shares as they are"),
+        pytest.param([7], [0.2], True, [7], id="one data set alone is taken once"),
+        pytest.param([1, 1000], [1000, 1], False, [1, 1], id="no data set is left out"),
+    ],
+)
+def test_shares_are_those_of_the_weights(
+    sizes: list[int], weights: list[float], to_the_last: bool, expected: list[int]
+) -> None:
+    assert mixing.counts(sizes, weights, to_the_last=to_the_last) == expected
+
+
+def test_every_row_is_taken_as_often_as_any_other_but_one() -> None:
+    taken = Counter(mixing.rows([10, 4], [25, 3], seed=1))
+    first = [taken[number] for number in range(10)]
+    second = [taken[number] for number in range(10, 14)]
+    assert (sum(first), set(first)) == (25, {2, 3})
+    assert (sum(second), set(second)) == (3, {0, 1})
+
+
+def test_the_same_seed_takes_the_same_rows() -> None:
+    assert mixing.rows([100], [50], seed=1) == mixing.rows([100], [50], seed=1)
+    assert mixing.rows([100], [50], seed=1) != mixing.rows([100], [50], seed=2)
+
+
+def spec(*weights: float | None, **training: Any) -> RunSpec:
+    datasets = [
+        {"uri": f"s3://data/{number}.jsonl", "format": "Alpaca", "weight": weight}
+        for number, weight in enumerate(weights)
+    ]
+    changes = {f"training.{name}": value for name, value in training.items()}
+    return RunSpec.model_validate(jobs.small_spec({"datasets": datasets, **changes}))
+
+
+def account(*sizes: int) -> Account:
+    datasets = [
+        DatasetAccount(uri=f"s3://data/{number}.jsonl", sha256="", rows=9, train=size)
+        for number, size in enumerate(sizes)
+    ]
+    return Account(key="", datasets=datasets)
+
+
+def test_what_is_drawn_follows_the_spec_and_is_told() -> None:
+    assert mixing.drawn(account(10, 20), spec(None, None)) is None
+    assert mixing.drawn(account(10, 20), spec(1, 1)) == [10, 10]
+    chosen = mixing.drawn(account(10, 20), spec(1, 1, mixing="AllExhausted"))
+    assert chosen == [20, 20]
+    assert mixing.summary(account(10, 20), chosen) == [
+        {"uri": "s3://data/0.jsonl", "rows": 20, "epochs": 2.0},
+        {"uri": "s3://data/1.jsonl", "rows": 20, "epochs": 1.0},
+    ]
+
+
+def test_a_data_set_without_rows_cannot_have_a_share() -> None:
+    with pytest.raises(DataError, match=r"1.jsonl: has a weight, but of its 9 rows none is left"):
+        mixing.drawn(account(10, 0), spec(1, 1))

@@ -1,0 +1,71 @@
+"""How many rows of each data set are trained on where they have weights, and which. Pure."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from llmtrain_api.errors import DataError
+from llmtrain_api.run import RunSpec
+from llmtrain_trainer.data.tokens import Account
+
+
+def counts(sizes: Sequence[int], weights: Sequence[float], *, to_the_last: bool) -> list[int]:
+    """Returns how many rows of each data set make its share of all rows that of its weight.
+
+    Args:
+        sizes: Rows to train on in each data set; at least one.
+        weights: What each is worth against the others.
+        to_the_last: Go on until the last data set is used up, and repeat the others; else stop
+            with the first.
+    """
+    passes = [size / weight for size, weight in zip(sizes, weights, strict=True)]
+    total = max(passes) if to_the_last else min(passes)
+    return [max(1, round(total * weight)) for weight in weights]
+
+
+def drawn(account: Account, spec: RunSpec) -> list[int] | None:
+    """Returns how many rows of each data set an epoch has; none where all of them are taken once.
+
+    Raises:
+        DataError: A data set with a weight has no rows to train on.
+    """
+    weights = [dataset.weight for dataset in spec.datasets if dataset.weight is not None]
+    if not weights:
+        return None
+    for dataset in account.datasets:
+        if not dataset.train:
+            raise DataError(
+                dataset.uri,
+                f"has a weight, but of its {dataset.rows} rows none is left to train on",
+                "add rows, raise training.maxLength, or remove it",
+            )
+    sizes = [dataset.train for dataset in account.datasets]
+    to_the_last = spec.require_training().mixing == "AllExhausted"
+    return counts(sizes, weights, to_the_last=to_the_last)
+
+
+def rows(sizes: Sequence[int], chosen: Sequence[int], seed: int) -> list[int]:
+    """Returns the numbers of the rows of an epoch, in the order in which they stand.
+
+    Args:
+        sizes: Rows of each data set; they stand one data set after the other.
+        chosen: How many of each are taken: whole passes, and of the rest as many as are left.
+        seed: Decides which.
+    """
+    numbers: list[int] = []
+    first = 0
+    for index, (size, count) in enumerate(zip(sizes, chosen, strict=True)):
+        passes, rest = divmod(count, size)
+        some = random.Random(f"{seed} {index}").sample(range(size), rest)
+        numbers += sorted([*range(first, first + size)] * passes + [first + each for each in some])
+        first += size
+    return numbers
+
+
+def summary(account: Account, chosen: Sequence[int]) -> list[dict[str, str | int | float]]:
+    """Returns what an epoch has of each data set, for the results."""
+    return [
+        {"uri": dataset.uri, "rows": count, "epochs": round(count / dataset.train, 4)}
+        for dataset, count in zip(account.datasets, chosen, strict=True)
+    ]
