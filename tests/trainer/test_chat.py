@@ -104,6 +104,26 @@ def test_answers_and_their_ends_are_trained(
     assert tokenizer.decode(tokens.input_ids) == whole
 
 
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        pytest.param(chat("Say red", "red", "and", "blue"), ["blue<|im_end|>\n"], id="of two"),
+        pytest.param(chat("Say red", "red"), ["red<|im_end|>\n"], id="of one"),
+        pytest.param(chat("Say", "red", "and", ""), ["<|im_end|>\n"], id="an empty one"),
+        pytest.param(completion("Say:", " red"), [" red<|im_end|>"], id="a completion"),
+    ],
+)
+def test_the_last_answer_alone_is_trained_when_asked(
+    row: Row, expected: list[str], tokenizer: Any
+) -> None:
+    for template in (tiny.CHAT_TEMPLATE, MARKED):
+        tokenizer.chat_template = template
+        (tokens,) = Encoder(tokenizer, last_answer=True).encode([row])
+        assert trained(tokenizer, tokens) == expected
+        (all_answers,) = encode(tokenizer, row)
+        assert tokens.input_ids == all_answers.input_ids
+
+
 def test_all_tokens_are_trained_when_asked(tokenizer: Any) -> None:
     for template in (tiny.CHAT_TEMPLATE, MARKED):
         tokenizer.chat_template = template

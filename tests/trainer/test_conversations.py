@@ -194,7 +194,13 @@ def test_the_history_of_alpaca_comes_before_the_instruction(tmp_path: Path) -> N
     [
         pytest.param(
             "Alpaca",
-            {"question": "a", "response": "b", "output": "other", "past": [["x", "y"]]},
+            {
+                "question": "a",
+                "input": "not this",
+                "response": "b",
+                "output": "other",
+                "past": [["x", "y"]],
+            },
             {"instruction": "question", "output": "response", "history": "past", "input": "none"},
             Chat([user("x"), answer("y"), user("a"), answer("b")]),
             id="a chosen column counts before one of the format's name, and optional ones may lack",

@@ -62,7 +62,7 @@ def marked(tokenizer: Any, chat: Chat) -> str:
             text += tokenizer.decode(run) + ("»" if trained else "«")
             run, trained = [], not trained
         run.append(token)
-    return text + tokenizer.decode(run) + ("»" if trained else "")
+    return f"{text}{tokenizer.decode(run)}{'»' if trained else ''}"
 
 
 EXPECTED = {
@@ -165,7 +165,7 @@ def call(city: str) -> dict[str, Any]:
 
 
 def test_calls_of_tools_are_trained_and_their_answers_are_not() -> None:
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": "user", "content": "Rain?"},
         {"role": "assistant", "content": "", "tool_calls": [call("Köln"), call("Ulm")]},
         {"role": "tool", "content": "yes"},

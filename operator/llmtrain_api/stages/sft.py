@@ -34,9 +34,9 @@ class SFT(ApiModel):
     """Several rows share one sequence of `training.maxLength` tokens, without seeing each other.
     `training.globalBatchSize` then counts packed sequences."""
 
-    loss: Literal["AnswersOnly", "AllTokens"] = "AnswersOnly"
-    """What is trained: the assistant's answers and completions, end of turn included, or every
-    token."""
+    loss: Literal["AnswersOnly", "LastAnswerOnly", "AllTokens"] = "AnswersOnly"
+    """What is trained: the assistant's answers and completions, end of turn included; only the last
+    of them; or every token."""
 
     chat_template: (
         Annotated[

@@ -45,12 +45,19 @@ class Encoder:
     Args:
         tokenizer: The model's tokenizer.
         all_tokens: Train every token, not the answers only.
+        last_answer: Train the last answer only.
 
     Raises:
         ConfigError: The tokenizer cannot say which characters a token stands for.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, all_tokens: bool) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        all_tokens: bool = False,
+        last_answer: bool = False,
+    ) -> None:
         if not tokenizer.is_fast:
             raise ConfigError(
                 "model.uri",
@@ -60,6 +67,7 @@ class Encoder:
             )
         self._tokenizer = tokenizer
         self._all_tokens = all_tokens
+        self._last_answer = last_answer
         self._marked_template = _find_marked_template(tokenizer)
         eos = [tokenizer.eos_token] if tokenizer.eos_token else []
         self._shows_calls = self._shows_tools = False  # Until seen.
@@ -72,6 +80,10 @@ class Encoder:
             ConfigError: The chat template does not show where an answer begins or ends.
             DataError: The chat template refuses a row.
         """
+        encoded = self._encode(rows)
+        return [_last_answer_of(tokens) for tokens in encoded] if self._last_answer else encoded
+
+    def _encode(self, rows: Sequence[Row]) -> list[Tokens]:
         chats = [row.content for row in rows if isinstance(row.content, Chat)]
         if not chats:
             return self._encode_completions(rows)
@@ -80,7 +92,7 @@ class Encoder:
         if self._marked_template is None:
             return self._encode_rendered(rows, chats)
         if any(chat.tools for chat in chats) and len(chats) > 1:  # One call takes one set of tools.
-            return [tokens for row in rows for tokens in self.encode([row])]
+            return [tokens for row in rows for tokens in self._encode([row])]
         return self._encode_marked(rows, chats)
 
     def _encode_completions(self, rows: Sequence[Row]) -> list[Tokens]:
@@ -129,7 +141,7 @@ class Encoder:
             if len(rows) == 1:
                 raise refused_row(rows[0], error) from error
             # Some row of the batch is at fault: find it, so that the message can name its line.
-            return [tokens for row in rows for tokens in self.encode([row])]
+            return [tokens for row in rows for tokens in self._encode([row])]
         encoded = []
         for row, ids, mask in zip(rows, batch["input_ids"], batch["assistant_masks"], strict=True):
             if not any(mask):
@@ -216,6 +228,14 @@ class Encoder:
                 after = _end_of_character(batch, index, last, len(ids))
                 labels[first:after] = ids[first:after]
         return labels
+
+
+def _last_answer_of(tokens: Tokens) -> Tokens:
+    """Returns a row of which nothing before its last run of trained tokens is trained."""
+    labels = tokens.labels
+    end = next((n for n in range(len(labels), 0, -1) if labels[n - 1] != IGNORED), 0)
+    begin = next((n for n in range(end, 0, -1) if labels[n - 1] == IGNORED), 0)
+    return Tokens(tokens.input_ids, [IGNORED] * begin + labels[begin:])
 
 
 def _token_at(batch: BatchEncoding, index: int, characters: range) -> int | None:

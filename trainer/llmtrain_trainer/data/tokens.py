@@ -115,8 +115,10 @@ def prepare(job: Job, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Accou
     """
 
     def encode(account: Account) -> Iterator[Encoded]:
-        all_tokens = (job.run.spec.sft or SFT()).loss == "AllTokens"
-        encoder = Encoder(tokenizer, all_tokens=all_tokens)
+        loss = (job.run.spec.sft or SFT()).loss
+        encoder = Encoder(
+            tokenizer, all_tokens=loss == "AllTokens", last_answer=loss == "LastAnswerOnly"
+        )
         for index in range(len(job.dataset_files)):
             for row, whole, tokens in _encode(job, index, encoder, account.datasets[index]):
                 account.largest_id = max(account.largest_id, *tokens.input_ids)
