@@ -42,7 +42,9 @@ def _rows(format_: str) -> bytes:
 def _made_small(run: dict[str, Any], namespace: str) -> dict[str, Any]:
     """Returns the example on the tiny model, for four steps; all else stays as it is written."""
     spec = run["spec"]
-    spec["tokenizer" if "architecture" in spec else "model"]["uri"] = "s3://models/tiny/"
+    for source in ("model", "tokenizer"):
+        if source in spec:
+            spec[source]["uri"] = "s3://models/tiny/"
     if "architecture" in spec:
         spec["architecture"] |= {"hiddenSize": 48, "numHiddenLayers": 2, "intermediateSize": 96}
     for number, dataset in enumerate(spec["datasets"]):
