@@ -93,9 +93,8 @@ def margins(model: Path) -> list[float]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    loaded, tokenizer = (
-        auto.from_pretrained(model) for auto in (AutoModelForCausalLM, AutoTokenizer)
-    )
+    loaded: Any = AutoModelForCausalLM.from_pretrained(model)
+    tokenizer = AutoTokenizer.from_pretrained(model)
     found = []
     for row in tiny.preference_rows(10):
         likely = []

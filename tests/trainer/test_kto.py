@@ -93,7 +93,7 @@ def test_the_loss_without_neighbours_takes_one_row_at_a_time(
 
 def test_rows_are_shuffled_by_the_seed(tiny_model: Path, tmp_path: Path) -> None:
     rows = [sorted(tiny.judged_rows(40), key=lambda row: row["label"])]
-    curves = []
+    curves: list[dict[int, float]] = []
     for seed in (1, 1, 2):
         more = {"training.seed": seed, "training.maxSteps": 3}
         folder = train(tmp_path / str(len(curves)), tiny_model, more, data=rows)

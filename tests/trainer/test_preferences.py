@@ -415,7 +415,7 @@ def encode_with_trl(stage: str, dataset: Any, tokenizer: Any) -> list[dict[str, 
     from trl.trainer.kto_trainer import KTOTrainer
     from trl.trainer.reward_trainer import RewardTrainer
 
-    trainer = {"DPO": DPOTrainer, "KTO": KTOTrainer, "Reward": RewardTrainer}[stage]
+    trainer: Any = {"DPO": DPOTrainer, "KTO": KTOTrainer, "Reward": RewardTrainer}[stage]
     stand_in = SimpleNamespace(
         _tokenizer=tokenizer, calculate_KL=False, desirable_weight=1, undesirable_weight=1
     )

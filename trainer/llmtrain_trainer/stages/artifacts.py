@@ -85,11 +85,14 @@ def _save_weights(job: Job, out: Path, trainer: Recorded, account: Account) -> l
 def _load_base(job: Job, *, pad_token: int | None) -> PreTrainedModel:
     """Returns the model that training started from, as it is stored."""
     dtype = _stored_dtype(job)
+    model: PreTrainedModel
     if job.run.spec.stage == "Reward":  # The adapter brings the head, which reads the last token.
-        return AutoModelForSequenceClassification.from_pretrained(
+        model = AutoModelForSequenceClassification.from_pretrained(
             job.model_path, dtype=dtype, num_labels=1, pad_token_id=pad_token
         )
-    return AutoModelForCausalLM.from_pretrained(job.model_path, dtype=dtype)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(job.model_path, dtype=dtype)
+    return model
 
 
 def _stored_dtype(job: Job) -> torch.dtype:

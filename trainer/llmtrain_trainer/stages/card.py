@@ -93,9 +93,9 @@ def _what(kind: Kind, spec: RunSpec) -> str:
 
 def _reference(spec: RunSpec) -> str:
     """Returns a sentence on the reference model, for the stages that have one."""
-    settings = {"DPO": spec.dpo or DPO(), "KTO": spec.kto or KTO()}.get(spec.stage)
-    if settings is None:
+    if spec.stage not in ("DPO", "KTO"):
         return ""
+    settings: DPO | KTO = (spec.dpo or DPO()) if spec.stage == "DPO" else (spec.kto or KTO())
     named = settings.reference_model
     uri = named.uri if named is not None else spec.source_uri
     return f" The reference model was `{uri}`."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import datasets
 from trl.trainer.dpo_trainer import DPOTrainer
@@ -14,6 +14,9 @@ from llmtrain_trainer.data import preferences
 from llmtrain_trainer.stages import flow, reference
 from llmtrain_trainer.stages.flow import Parts, Recorded, Stage
 from llmtrain_trainer.workdir import Job
+
+if TYPE_CHECKING:
+    from trl.trainer.dpo_config import DPOConfig
 
 
 class Trainer(Recorded, DPOTrainer):
@@ -39,7 +42,7 @@ def _build(parts: Parts) -> Trainer:
     trainer = Trainer(
         model=parts.model,
         ref_model=reference.load_reference(parts, settings),
-        args=parts.config,
+        args=cast("DPOConfig", parts.config),
         train_dataset=parts.train_rows(),
         eval_dataset=parts.held_out_rows(),
         processing_class=parts.tokenizer,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import datasets
 from trl.trainer.kto_trainer import KTOTrainer
@@ -16,6 +16,9 @@ from llmtrain_trainer.data import preferences
 from llmtrain_trainer.stages import flow, reference
 from llmtrain_trainer.stages.flow import Parts, Recorded, Stage
 from llmtrain_trainer.workdir import Job
+
+if TYPE_CHECKING:
+    from trl.trainer.kto_config import KTOConfig
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +96,7 @@ def _build(parts: Parts) -> Trainer:
     trainer = Trainer(
         model=parts.model,
         ref_model=reference.load_reference(parts, settings),
-        args=parts.config,
+        args=cast("KTOConfig", parts.config),
         train_dataset=rows,
         eval_dataset=parts.held_out_rows(),
         processing_class=parts.tokenizer,

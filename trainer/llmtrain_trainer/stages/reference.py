@@ -57,7 +57,7 @@ def _load(path: str, uri: str, model: PreTrainedModel) -> PreTrainedModel:
             "name the folder of a causal language model that this version of transformers knows",
         ) from error
     reference.requires_grad_(requires_grad=False)
-    return reference.eval()
+    return reference
 
 
 def _check_tokenizer(parts: Parts, field: str, uri: str) -> None:
@@ -88,7 +88,7 @@ def with_log_probs(
         names: A name for each kind of log-probability that `compute_ref_log_probs` returns.
     """
     loader = DataLoader(
-        dataset,  # type: ignore[arg-type]
+        dataset,
         batch_size=batch_size,
         collate_fn=trainer.data_collator,
         num_workers=trainer.args.dataloader_num_workers,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import datasets
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, set_seed
@@ -16,6 +16,9 @@ from llmtrain_trainer.stages.devices import Device, Precision
 from llmtrain_trainer.stages.flow import Parts, Recorded, Stage
 from llmtrain_trainer.stages.loading import load_model
 from llmtrain_trainer.workdir import Job
+
+if TYPE_CHECKING:
+    from trl.trainer.reward_config import RewardConfig
 
 
 class Trainer(Recorded, RewardTrainer):
@@ -40,7 +43,7 @@ def _load(job: Job, device: Device, precision: Precision) -> PreTrainedModel:
 def _build(parts: Parts) -> Trainer:
     trainer = Trainer(
         model=parts.model,
-        args=parts.config,
+        args=cast("RewardConfig", parts.config),
         train_dataset=parts.train_rows(),
         eval_dataset=parts.held_out_rows(),
         processing_class=parts.tokenizer,
