@@ -20,6 +20,11 @@ def _rows(format_: str) -> bytes:
     alpaca = tiny.alpaca_rows(40)
     if format_ == "Alpaca":
         return tiny.jsonl(list(alpaca))
+    if format_ == "ShareGPT":
+        turns = [(("customer", row["instruction"]), ("agent", row["output"])) for row in alpaca]
+        return tiny.jsonl(
+            [{"dialogue": [{"from": who, "value": said} for who, said in row]} for row in turns]
+        )
     if format_ == "Preference":
         return tiny.jsonl(tiny.preference_rows(40))
     if format_ == "KTO":

@@ -113,3 +113,20 @@ def test_the_manifest_of_another_spec_is_replaced(
     output.write(MANIFEST, to_bytes(other))
     files = upload(output, run, begin(output, 1), tmp_path)
     assert FinalManifest.model_validate_json(output.read(MANIFEST) or b"").files == files
+
+
+@pytest.mark.parametrize(
+    ("paths", "model", "adapter"),
+    [
+        pytest.param(["model/model.safetensors"], True, False, id="a model"),
+        pytest.param([WEIGHTS, "adapter/tokenizer.json"], False, True, id="an adapter"),
+        pytest.param(["model/tokenizer.json"], True, False, id="a tokenizer alone"),
+        pytest.param([MANIFEST, "model/README.md"], False, False, id="nothing that can be loaded"),
+    ],
+)
+def test_a_folder_is_named_where_it_can_be_loaded(
+    paths: list[str], model: bool, adapter: bool, output: Folder
+) -> None:
+    artifacts = finish.artifacts_of(output, paths)
+    assert artifacts.model == (output.uri_of("model/") if model else None)
+    assert artifacts.adapter == (output.uri_of("adapter/") if adapter else None)
