@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ TRAIN = "train"
 HELD_OUT = "evaluation"
 """The name of the stream that is held out."""
 
-_CHARACTERS_AT_ONCE = 1_000_000  # Enough to keep the tokenizer's threads busy, little to hold.
+_CHARACTERS_AT_ONCE = 500_000  # Enough to keep the tokenizer's threads busy, little to hold.
+_BATCHES_AT_ONCE = 2  # The next one is encoded while the last one is written.
 _DOCUMENTS_AT_ONCE = 4096
 
 
@@ -69,16 +72,27 @@ def encode(
             text, such as the one that begins it.
         documents: The documents.
         end: Token that every document ends with, unless the tokenizer has put it there; or none.
-        characters_at_once: Characters that are held; a document that has more is held alone.
+        characters_at_once: Characters of a batch, of which two are held; a document that has more
+            is a batch of its own.
     """
-    encode_batch = tokenizer.backend_tokenizer.encode_batch_fast
-    for batch in _batches(documents, characters_at_once):
-        encodings = encode_batch([document.text for document in batch])
-        for document, encoding in zip(batch, encodings, strict=True):
+    encode_batch = tokenizer.backend_tokenizer.encode_batch_fast  # Lets other threads run.
+    waiting: deque[tuple[list[Document], Future[list[Any]]]] = deque()
+
+    def first_of_those_waiting() -> Iterator[tuple[Document, list[int]]]:
+        batch, encodings = waiting.popleft()
+        for document, encoding in zip(batch, encodings.result(), strict=True):
             ids: list[int] = encoding.ids if document.text else []
             if ids and end is not None and ids[-1] != end:
                 ids.append(end)
             yield document, ids
+
+    with ThreadPoolExecutor(_BATCHES_AT_ONCE) as pool:
+        for batch in _batches(documents, characters_at_once):
+            waiting.append((batch, pool.submit(encode_batch, [each.text for each in batch])))
+            if len(waiting) == _BATCHES_AT_ONCE:
+                yield from first_of_those_waiting()
+        while waiting:
+            yield from first_of_those_waiting()
 
 
 def _batches(documents: Iterable[Document], characters: int) -> Iterator[list[Document]]:
