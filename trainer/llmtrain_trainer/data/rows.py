@@ -16,9 +16,7 @@ from typing import Any, Protocol
 from llmtrain_api.datasets import CONVERSATIONS, Dataset
 from llmtrain_api.errors import ConfigError, DataError
 from llmtrain_api.run import RunSpec
-from llmtrain_trainer.data.columns import column as _column
-from llmtrain_trainer.data.columns import kind as _kind
-from llmtrain_trainer.data.columns import text as _text
+from llmtrain_trainer.data.columns import column, kind, text
 from llmtrain_trainer.data.conversations import conversation, history
 from llmtrain_trainer.data.files import read_rows
 from llmtrain_trainer.workdir import InputFile
@@ -190,7 +188,7 @@ def require_object(place: str, raw: object) -> dict[str, Any]:
         DataError: It is no JSON object.
     """
     if not isinstance(raw, dict):
-        raise DataError(place, f"is {_kind(raw)}", "write one JSON object per row")
+        raise DataError(place, f"is {kind(raw)}", "write one JSON object per row")
     return raw
 
 
@@ -201,13 +199,13 @@ def no_rows(file: InputFile) -> DataError:
 
 def _alpaca(place: str, row: dict[str, Any]) -> Chat:
     """Returns an Alpaca row as a conversation, whose last question is the instruction."""
-    question = _text(place, row, "instruction")
-    extra = _text(place, row, "input", required=False)
-    system = _text(place, row, "system", required=False)
+    question = text(place, row, "instruction")
+    extra = text(place, row, "input", required=False)
+    system = text(place, row, "system", required=False)
     messages = [{"role": "system", "content": system}] if system else []
     messages += history(place, row, "history")
     messages.append({"role": "user", "content": f"{question}\n\n{extra}" if extra else question})
-    messages.append({"role": "assistant", "content": _text(place, row, "output")})
+    messages.append({"role": "assistant", "content": text(place, row, "output")})
     return Chat(messages)
 
 
@@ -218,11 +216,11 @@ def _refuse_tools(place: str, row: dict[str, Any]) -> None:
 
 def _message_list(place: str, row: dict[str, Any], name: str) -> list[Message]:
     """Returns a column of messages."""
-    messages = _column(place, row, name)
+    messages = column(place, row, name)
     if not isinstance(messages, list) or not messages:
         raise DataError(
             place,
-            f"`{name}` is {_kind(messages)}",
+            f"`{name}` is {kind(messages)}",
             "write a list of objects with `role` and `content`",
         )
     for number, message in enumerate(messages):
@@ -232,18 +230,18 @@ def _message_list(place: str, row: dict[str, Any], name: str) -> list[Message]:
 
 def _check_message(place: str, message: object) -> None:
     if not isinstance(message, dict):
-        raise DataError(place, f"is {_kind(message)}", "write an object with `role` and `content`")
-    role = _text(place, message, "role")
+        raise DataError(place, f"is {kind(message)}", "write an object with `role` and `content`")
+    role = text(place, message, "role")
     if role not in _ROLES:
         raise DataError(place, f"the role is '{role}'", f"use one of {', '.join(_ROLES)}")
-    _text(place, message, "content")
+    text(place, message, "content")
     for key in _UNSUPPORTED:
         if message.get(key) is not None:
             raise DataError(place, f"has `{key}`, which is not supported", f"remove `{key}`")
 
 
 def _completion(place: str, row: dict[str, Any]) -> Completion:
-    return Completion(_text(place, row, "prompt"), _text(place, row, "completion"))
+    return Completion(text(place, row, "prompt"), text(place, row, "completion"))
 
 
 def _preference(place: str, row: dict[str, Any]) -> Pair:
@@ -271,10 +269,10 @@ def _with_prompt(place: str, row: dict[str, Any]) -> dict[str, Any]:
 def _judged(place: str, row: dict[str, Any]) -> Judged:
     _refuse_tools(place, row)
     prompt, completion = _prompt_and_answers(place, row, "completion")
-    label = _column(place, row, "label")
+    label = column(place, row, "label")
     if not isinstance(label, bool):
         raise DataError(
-            place, f"`label` is {_kind(label)}", "write true for a good answer, false for a bad one"
+            place, f"`label` is {kind(label)}", "write true for a good answer, false for a bad one"
         )
     return Judged(prompt, completion, label)
 
@@ -283,15 +281,15 @@ def _prompt_and_answers(place: str, row: dict[str, Any], *answers: str) -> list[
     """Returns the prompt and each of the answers: all of them texts, or all of them messages."""
     names = ("prompt", *answers)
     for name in names:
-        value = _column(place, row, name)
+        value = column(place, row, name)
         if isinstance(value, list) != isinstance(row["prompt"], list):
             raise DataError(
                 place,
-                f"`prompt` is {_kind(row['prompt'])}, `{name}` is {_kind(value)}",
+                f"`prompt` is {kind(row['prompt'])}, `{name}` is {kind(value)}",
                 "write all of them as strings, or all of them as lists of messages",
             )
     if not isinstance(row["prompt"], list):
-        return [_text(place, row, name) for name in names]
+        return [text(place, row, name) for name in names]
     messages: list[Words] = []
     for name in names:
         turns = _message_list(place, row, name)

@@ -7,6 +7,7 @@ stands at each of them. BPE needs nothing.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
@@ -158,8 +159,6 @@ def settle_scores(pieces: list[tuple[str, float]]) -> list[tuple[str, float]]:
 
 
 def _pieces_of(tokenizer: Tokenizer) -> list[tuple[str, float]]:
-    import json
-
     vocabulary = json.loads(tokenizer.to_str())["model"]["vocab"]
     return [(piece, score) for piece, score in vocabulary]
 
