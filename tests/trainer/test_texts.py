@@ -46,6 +46,22 @@ def test_documents_of_all_files_follow_one_another(tmp_path: Path) -> None:
     ]
 
 
+def test_the_text_may_stand_in_another_column_and_the_first_rows_may_do(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(tiny.jsonl([{"content": str(number), "text": "no"} for number in range(5)]))
+    files = [jobs.input_file(path, "s3://data/a.jsonl")]
+    changes = {"columns": {"text": "content"}, "maxSamples": 2}
+    chosen = RunSpec.model_validate(
+        {
+            "stage": "Tokenizer",
+            "datasets": [{"uri": "s3://data/a.jsonl", "format": "Text", **changes}],
+            "tokenizerTraining": {"vocabSize": 300},
+            "output": {"uri": "s3://runs/tokenizer/"},
+        }
+    )
+    assert [document.text for document in texts.documents(files, chosen)] == ["0", "1"]
+
+
 def test_what_is_held_out_follows_from_the_text_alone(tmp_path: Path) -> None:
     words = [f"document {number}" for number in range(1000)]
     first = [{"text": word, "id": number} for number, word in enumerate(words)]
