@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-NAMES = ("create_to_child", "apply_to_first_step", "sft_throughput")
+NAMES = ("create_to_child", "apply_to_first_step", "sft_throughput", "tokenise")
 
 
 def main() -> int:
