@@ -103,6 +103,14 @@ def test_rows_are_shuffled_by_the_seed(tiny_model: Path, tmp_path: Path) -> None
     assert curves[0] == curves[1] != curves[2]
 
 
+def test_each_row_gets_the_answer_of_the_one_before_it() -> None:
+    from llmtrain_trainer.stages.kto import with_neighbours
+
+    rows = with_neighbours({"completion_ids": [[1], [2], [3]], "label": [True, False, True]})
+    assert rows["KL_completion_ids"] == [[3], [1], [2]]
+    assert rows["completion_ids"] == [[1], [2], [3]]
+
+
 @pytest.mark.parametrize(
     ("good", "bad", "settings", "advice"),
     [

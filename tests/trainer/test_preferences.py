@@ -266,6 +266,23 @@ def test_an_answer_begins_where_the_tokens_differ(tokenizer: Any) -> None:
 
 
 @pytest.mark.torch
+def test_what_the_tokenizer_puts_before_a_text_is_not_put_before_a_rendered_chat(
+    tiny_model: Path,
+) -> None:
+    from tokenizers.processors import TemplateProcessing
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    begin = "<|endoftext|>"
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{begin} $A", special_tokens=[(begin, tokenizer.convert_tokens_to_ids(begin))]
+    )
+    batch = [row_of(Pair("a", "b", "c")), row_of(Pair([USER], [GOOD], [BAD]))]
+    prompts = [tokenizer.decode(prompt) for prompt, _ in Encoder(tokenizer).answers(batch)]
+    assert prompts == [f"{begin}a", PROMPT]
+
+
+@pytest.mark.torch
 def test_texts_and_messages_may_stand_side_by_side(tokenizer: Any) -> None:
     batch = [row_of(Pair("a", "b", "c")), row_of(Pair([USER], [GOOD], [BAD]))]
     first, second = Encoder(tokenizer).conversations([*batch, batch[0]])[1:]

@@ -43,7 +43,11 @@ def undisturbed(
     """Returns the folder of a run of 24 steps with evaluation, and what the run was."""
     how = FULL if request.param == "Full" else {"output.export.mergeAdapter": True}
     more = {**how, **EVALUATED, "training.maxSteps": 24}
-    return train(tmp_path_factory.mktemp("undisturbed"), tiny_model, more), more
+    folder = tmp_path_factory.mktemp("undisturbed")
+    model = shutil.copytree(tiny_model, folder / "model")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "pad_token_id": None}))
+    return train(folder, model, more), more
 
 
 def test_the_log_tells_rewards_margins_and_accuracies(
@@ -110,6 +114,16 @@ def test_a_run_that_goes_on_from_a_checkpoint_ends_with_the_same_weights(
     whole = jobs.training_log(folder)
     assert jobs.training_log(resumed) == {step: whole[step] for step in range(13, 25)}
     assert jobs.results(resumed)["weights_sha256"] == jobs.results(folder)["weights_sha256"]
+
+
+def test_the_new_head_is_drawn_from_the_seed(tiny_model: Path, tmp_path: Path) -> None:
+    first = [
+        jobs.training_log(
+            train(tmp_path / str(number), tiny_model, {**FULL, "training.maxSteps": 1} | more)
+        )[1]
+        for number, more in enumerate([{}, {}, {"training.seed": 5}])
+    ]
+    assert first[0] == first[1] != first[2]
 
 
 def test_the_mean_reward_is_kept_at_0_if_asked(tiny_model: Path, tmp_path: Path) -> None:
