@@ -177,6 +177,19 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(
     assert results(later)["weights_sha256"] == results(undisturbed)["weights_sha256"]
 
 
+def test_two_processes_learn_what_one_learns(tokenizer: Path, tmp_path: Path) -> None:
+    llama = {"architecture": {"family": "llama", **SIZES}}  # Without dropout.
+    changes = {**NEW, **llama, "training.maxSteps": 6}  # Less than an epoch.
+    one = write(tmp_path / "one", tokenizer, changes)
+    assert worker.main([str(one)]) == SUCCESS
+    two = write(tmp_path / "two", tokenizer, {**changes, "workers.processesPerNode": 2})
+    done = jobs.run_processes(2, "-m", "llmtrain_trainer.worker", str(two))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert log(two, "loss") == pytest.approx(log(one, "loss"), abs=1e-5)
+    assert log(two, "grad_norm") == pytest.approx(log(one, "grad_norm"), abs=1e-4)
+    assert log(two, "total_tokens") == log(one, "total_tokens")
+
+
 @pytest.mark.parametrize("method", ["Full", "LoRA"])
 def test_a_model_is_pretrained_further(method: str, tiny_model: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
