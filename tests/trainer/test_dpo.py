@@ -205,6 +205,17 @@ def test_losses_are_added_up_by_their_weights(tiny_model: Path, tmp_path: Path) 
     assert losses[1] == pytest.approx(0.5 * math.log(2) + 2, rel=1e-6)
 
 
+@pytest.mark.parametrize("how", [{}, FULL], ids=["LoRA", "full tuning"])
+def test_activation_checkpointing_changes_no_loss(
+    how: Mapping[str, Any], tiny_model: Path, tmp_path: Path
+) -> None:
+    curves = []
+    for checkpointing in (False, True):
+        more = {**how, "training.activationCheckpointing": checkpointing, "training.maxSteps": 3}
+        curves.append(jobs.training_log(train(tmp_path / str(checkpointing), tiny_model, more)))
+    assert curves[0] == curves[1]
+
+
 @pytest.mark.parametrize(
     ("more", "exit_class", "message"),
     [
