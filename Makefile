@@ -90,7 +90,7 @@ test-unit: venv  ## tests without a cluster, network or torch, in seconds
 
 .PHONY: test-torch
 test-torch: venv  ## tests of training itself on tiny models, without a cluster
-	@OMP_NUM_THREADS=1 $(PYTEST) -q -m torch tests
+	@OMP_NUM_THREADS=1 $(PYTEST) -q -n 2 --dist loadfile -m torch tests
 
 .PHONY: test-e2e
 test-e2e: prepare  ## tests on the one-machine cluster

@@ -145,7 +145,9 @@ def test_a_good_spec_is_accepted_with_its_defaults() -> None:
     ("changes", "image", "message"),
     [
         pytest.param({}, "", "workers.image: is not set, and the operator has no", id="no image"),
-        pytest.param({"stage": "DPO"}, "x", "stage: Input should be 'SFT'", id="an unknown stage"),
+        pytest.param(
+            {"stage": "PPO"}, "x", "stage: Input should be 'Tokenizer'", id="an unknown stage"
+        ),
         pytest.param({"unknown": 1}, "x", "unknown: Extra inputs", id="an unknown field"),
         pytest.param(
             {"workers": {"podTemplate": {"spec": {"hostname": "x"}}}},

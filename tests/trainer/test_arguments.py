@@ -263,7 +263,7 @@ def test_check_against_the_installed_libraries(changes: dict[str, Any], message:
 def test_build_honours_fields_and_free_arguments(tmp_path: Path) -> None:
     changes = {"training.arguments": {"adam_beta2": 0.9, "shuffle_dataset": False}}
     config = arguments.build(spec(changes), CPU, "FP32", tmp_path)
-    written = config.to_dict()
+    written = vars(config)
     assert (written["adam_beta2"], written["shuffle_dataset"]) == (0.9, False)
     assert (config.activation_checkpointing, config.bf16) == (False, False)
     assert config.save_steps == 6
