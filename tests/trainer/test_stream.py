@@ -195,6 +195,15 @@ def test_an_end_that_the_tokenizer_adds_is_not_doubled() -> None:
     assert ids == [END, *bytes_of("a"), END]
 
 
+def test_truncation_and_padding_saved_with_the_tokenizer_do_not_count() -> None:
+    tokenizer = ByteTokenizer()
+    tokenizer.backend_tokenizer.enable_truncation(max_length=4)
+    tokenizer.backend_tokenizer.enable_padding(length=16, pad_id=END, pad_token="<end>")
+    documents = [Document(f"line {i}", text, held_out=False) for i, text in enumerate(TEXTS)]
+    encoded = [ids for _, ids in encode(tokenizer, documents, None)]
+    assert encoded == [bytes_of(text) for text in TEXTS]
+
+
 def job(folder: Path, changes: dict[str, Any] | None = None) -> Job:
     rows = [[{"text": text} for text in TEXTS], [{"text": f"document {i}"} for i in range(40)]]
     of_pretraining = {

@@ -69,13 +69,16 @@ def encode(
 
     Args:
         tokenizer: A fast tokenizer of transformers; it adds the special tokens that it adds to any
-            text, such as the one that begins it.
+            text, such as the one that begins it. Loses the truncation and padding saved with it.
         documents: The documents.
         end: Token that every document ends with, unless the tokenizer has put it there; or none.
         characters_at_once: Characters of a batch, of which two are held; a document that has more
             is a batch of its own.
     """
-    encode_batch = tokenizer.backend_tokenizer.encode_batch_fast  # Lets other threads run.
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()  # tokenizer.json may hold both; documents are taken as they are.
+    backend.no_padding()
+    encode_batch = backend.encode_batch_fast  # Lets other threads run.
     waiting: deque[tuple[list[Document], Future[list[Any]]]] = deque()
 
     def first_of_those_waiting() -> Iterator[tuple[Document, list[int]]]:
