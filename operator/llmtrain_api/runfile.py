@@ -74,6 +74,8 @@ def spec_hash(spec: RunSpec) -> str:
     hash of a run that started before as it was. It follows that a default must never change.
     """
     chosen = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    if spec.training is not None and spec.training.mixing == "FirstExhausted":
+        del chosen["training"]["mixing"]  # It is what none means, so it counts as none.
     parts: dict[str, object] = {
         name: chosen[name] for name in SPEC_FIELDS_THAT_MAKE_THE_RESULT if chosen.get(name)
     }

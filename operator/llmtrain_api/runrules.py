@@ -241,6 +241,18 @@ _WEIGHT_RULES = (
         f"only the stages {', '.join(_MIXED)} mix data sets by weight: remove the weights",
         at="datasets",
     ),
+    Rule(
+        "!has(self.training) || !has(self.training.mixing)"
+        " || self.datasets.exists(d, has(d.weight))",
+        lambda spec: (
+            spec.training is None
+            or spec.training.mixing is None
+            or any(dataset.weight is not None for dataset in spec.datasets)
+        ),
+        "only where data sets have a weight: remove it, or give the data sets weights",
+        at="training.mixing",
+        reason="FieldValueForbidden",
+    ),
 )
 
 RULES = (

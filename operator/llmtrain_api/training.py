@@ -126,10 +126,10 @@ class Training(ApiModel):
     """Longest row in tokens; longer rows are cut at the end. Default: TRL's
     `SFTConfig.max_length`."""
 
-    mixing: Literal["FirstExhausted", "AllExhausted"] = "FirstExhausted"
-    """Rows of an epoch where data sets have a weight, as in `datasets.interleave_datasets`.
-    `FirstExhausted`: until one data set is used up, so that none repeats. `AllExhausted`: until all
-    are, the others repeated."""
+    mixing: Literal["FirstExhausted", "AllExhausted"] | None = None
+    """Rows of an epoch where data sets have a weight, and only there, as in
+    `datasets.interleave_datasets`. `FirstExhausted`: until one data set is used up, so that none
+    repeats. `AllExhausted`: until all are, the others repeated. Default: `FirstExhausted`."""
 
     learning_rate: Annotated[
         float,

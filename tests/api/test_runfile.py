@@ -80,6 +80,12 @@ def test_what_does_not_make_the_weights_does_not_count(path: str, value: Any) ->
     assert hash_of(specs.changed(specs.good(), path, value)) == hash_of(specs.good())
 
 
+def test_the_default_of_mixing_does_not_count_where_it_is_written_out() -> None:
+    spec = specs.changed(specs.everything(), "training.mixing", specs.REMOVE)
+    written = specs.changed(spec, "training.mixing", "FirstExhausted")
+    assert hash_of(written) == hash_of(spec)
+
+
 def test_the_order_of_fields_does_not_count() -> None:
     spec = specs.everything()
     assert hash_of(dict(reversed(spec.items()))) == hash_of(spec)

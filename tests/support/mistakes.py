@@ -77,6 +77,10 @@ _OF_ANY_STAGE = (
         {"datasets": [{"uri": "s3://data/a.txt", "format": "Text", "weight": 2}]},
         stage="Pretrain",
     ),
+    Mistake("mixing without weights", {"training.mixing": "FirstExhausted"}),
+    Mistake(
+        "mixing where all text is read", {"training.mixing": "AllExhausted"}, stage="Pretrain"
+    ),
     Mistake("a chat template that has no name", {"sft": {"chatTemplate": "ChatML"}}),
     Mistake("nothing held out by an evaluation", {"evaluation": {"fraction": 0}}),
     Mistake("everything held out by an evaluation", {"evaluation": {"fraction": 1}}),

@@ -79,7 +79,6 @@ _TRAINING: Spec = {
     "globalBatchSize": 32,
     "microBatchSize": 4,
     "maxLength": 512,
-    "mixing": "AllExhausted",
     "learningRate": 1.0e-4,
     "lrSchedulerType": "cosine",
     "warmupSteps": 0.1,
@@ -144,6 +143,7 @@ _AROUND: Spec = {
 _EVERYTHING: dict[str, Spec] = {
     "SFT": {
         **changed(_FROM_MODEL, "tuning.lora.dropout", 0.1),
+        "training": {"epochs": 3, **_TRAINING, "mixing": "AllExhausted"},
         "datasets": [
             {"uri": "s3://data/a.jsonl", "format": "Alpaca", "weight": 0.7},
             {"uri": "s3://data/b.jsonl", "format": "Messages", "weight": 0.3},
@@ -248,8 +248,8 @@ OTHER_VALUES: dict[str, Any] = {
     "tokenizer": REMOVE,
     "tokenizer.uri": "s3://runs/other/model/",
     "datasets": [
-        {"uri": "s3://data/b.jsonl", "format": "Messages"},
-        {"uri": "s3://data/a.jsonl", "format": "Alpaca"},
+        {"uri": "s3://data/b.jsonl", "format": "Messages", "weight": 0.3},
+        {"uri": "s3://data/a.jsonl", "format": "Alpaca", "weight": 0.7},
     ],
     "evaluation": REMOVE,
     "evaluation.fraction": 0.2,
