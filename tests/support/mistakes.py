@@ -78,9 +78,7 @@ _OF_ANY_STAGE = (
         stage="Pretrain",
     ),
     Mistake("mixing without weights", {"training.mixing": "FirstExhausted"}),
-    Mistake(
-        "mixing where all text is read", {"training.mixing": "AllExhausted"}, stage="Pretrain"
-    ),
+    Mistake("mixing where all text is read", {"training.mixing": "AllExhausted"}, stage="Pretrain"),
     Mistake("a chat template that has no name", {"sft": {"chatTemplate": "ChatML"}}),
     Mistake("nothing held out by an evaluation", {"evaluation": {"fraction": 0}}),
     Mistake("everything held out by an evaluation", {"evaluation": {"fraction": 1}}),
@@ -166,6 +164,11 @@ _OF_A_SOURCE = (
 _OF_A_BLOCK = (
     Mistake("a tokenizer without its size", {"tokenizerTraining": REMOVE}, "Tokenizer"),
     Mistake("a vocabulary below 300", {"tokenizerTraining.vocabSize": 299}, "Tokenizer"),
+    Mistake(
+        "pairs to count where none are merged",
+        {"tokenizerTraining.algorithm": "Unigram", "tokenizerTraining.minFrequency": 2},
+        "Tokenizer",
+    ),
     Mistake("a model for a tokenizer", {"model": _MODEL}, "Tokenizer"),
     Mistake("tuning for a tokenizer", {"tuning": {"method": "Full"}}, "Tokenizer"),
     Mistake("training for a tokenizer", {"training": good()["training"]}, "Tokenizer"),

@@ -154,7 +154,7 @@ _EVERYTHING: dict[str, Spec] = {
         "workers": {**_WORKERS, "nodes": 1, "processesPerNode": 1},
         "datasets": [{"uri": "s3://data/books.jsonl", "format": "Text"}],
         "tokenizerTraining": {
-            "algorithm": "Unigram",
+            "algorithm": "WordPiece",
             "vocabSize": 8000,
             "minFrequency": 2,
             "specialTokens": {
@@ -256,7 +256,7 @@ OTHER_VALUES: dict[str, Any] = {
     "evaluation.everySteps": REMOVE,
     "evaluation.batchSize": 4,
     "tokenizerTraining": REMOVE,
-    "tokenizerTraining.algorithm": "WordPiece",
+    "tokenizerTraining.algorithm": "BPE",
     "tokenizerTraining.vocabSize": 16_000,
     "tokenizerTraining.minFrequency": 0,
     "tokenizerTraining.specialTokens.bosToken": REMOVE,

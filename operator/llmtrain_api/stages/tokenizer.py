@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from llmtrain_api.base import ApiModel
-from llmtrain_api.markers import Atomic
+from llmtrain_api.markers import Atomic, Rule
 
 
 class SpecialTokens(ApiModel):
@@ -23,7 +23,8 @@ class SpecialTokens(ApiModel):
     """Fills a batch up. Default: `<|pad|>`."""
 
     unk_token: Annotated[str, Field(min_length=1, max_length=64)] = "<|unk|>"
-    """Stands for what the vocabulary lacks; Unigram and WordPiece only. Default: `<|unk|>`."""
+    """Stands for what the vocabulary lacks, with Unigram and WordPiece. With BPE, whose vocabulary
+    lacks nothing, it is left out. Default: `<|unk|>`."""
 
     extra: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=64)]], Field(max_length=256), Atomic()
@@ -34,6 +35,16 @@ class SpecialTokens(ApiModel):
 class TokenizerTraining(ApiModel):
     """A new tokenizer, `stage: Tokenizer`, by the library `tokenizers`."""
 
+    rules: ClassVar = (
+        Rule(
+            "self.algorithm != 'Unigram' || self.minFrequency == 0",
+            lambda it: it.algorithm != "Unigram" or it.min_frequency == 0,
+            "only BPE and WordPiece merge pairs: remove it, or use one of them",
+            at="minFrequency",
+            reason="FieldValueForbidden",
+        ),
+    )
+
     algorithm: Literal["BPE", "Unigram", "WordPiece"] = "BPE"
     """`BPE` works on bytes, so that it knows every text; `Unigram` and `WordPiece` on characters.
     """
@@ -42,7 +53,8 @@ class TokenizerTraining(ApiModel):
     """Number of tokens, special ones included; at least 300, since BPE begins with 256 bytes."""
 
     min_frequency: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    """How often a pair must occur to be merged. Default: 0, as in `tokenizers`."""
+    """How often a pair must occur to be merged, with BPE and WordPiece; Unigram merges no pairs and
+    refuses it. Default: 0, as in `tokenizers`."""
 
     special_tokens: SpecialTokens = SpecialTokens()
     """The tokens that stand for no text."""
