@@ -225,7 +225,7 @@ class Dataset(ApiModel):
 
 
 class Evaluation(ApiModel):
-    """Loss on rows that are held out of training."""
+    """Loss on rows that are held out of training; for `Tokenizer`, how well it encodes them."""
 
     fraction: Annotated[
         float,
@@ -239,7 +239,9 @@ class Evaluation(ApiModel):
     the split stays the same when rows are added, moved or repeated."""
 
     every_steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
-    """Optimizer steps between two evaluations. Default: only once, at the end."""
+    """Optimizer steps between two evaluations; not for `Tokenizer`. Default: only once, at the
+    end."""
 
     batch_size: Annotated[int, Field(ge=1, le=4096)] | None = None
-    """Rows per process and forward pass. Default: `training.microBatchSize`."""
+    """Rows per process and forward pass; not for `Tokenizer`. Default: `training.microBatchSize`.
+    """

@@ -53,6 +53,21 @@ def _not_for_tokenizer(block: str) -> Rule:
     )
 
 
+def _no_evaluation_of_a_tokenizer(field: str) -> Rule:
+    name = _camel(field)
+    return Rule(
+        f"!has(self.evaluation) || !has(self.evaluation.{name}) || self.stage != 'Tokenizer'",
+        lambda spec: (
+            spec.evaluation is None
+            or getattr(spec.evaluation, field) is None
+            or spec.stage != "Tokenizer"
+        ),
+        "stage Tokenizer is measured once, at the end, without a model: remove it",
+        at=f"evaluation.{name}",
+        reason="FieldValueForbidden",
+    )
+
+
 def _reads(stage: str, formats: tuple[str, ...], spec: Any) -> bool:
     return spec.stage != stage or all(dataset.format in formats for dataset in spec.datasets)
 
@@ -146,6 +161,7 @@ _BLOCK_RULES = (
         at="tuning.method",
     ),
     *(_not_for_tokenizer(name) for name in ("model", "tuning", "training")),
+    *(_no_evaluation_of_a_tokenizer(field) for field in ("every_steps", "batch_size")),
     Rule(
         "self.stage != 'Tokenizer' || self.workers.nodes * self.workers.processesPerNode <= 1",
         lambda spec: spec.stage != "Tokenizer" or spec.world_size == 1,

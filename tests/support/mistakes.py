@@ -172,6 +172,16 @@ _OF_A_BLOCK = (
     Mistake("a model for a tokenizer", {"model": _MODEL}, "Tokenizer"),
     Mistake("tuning for a tokenizer", {"tuning": {"method": "Full"}}, "Tokenizer"),
     Mistake("training for a tokenizer", {"training": good()["training"]}, "Tokenizer"),
+    Mistake(
+        "a tokenizer that is evaluated on the way",
+        {"evaluation": {"fraction": 0.1, "everySteps": 50}},
+        "Tokenizer",
+    ),
+    Mistake(
+        "a tokenizer that is evaluated in batches",
+        {"evaluation": {"fraction": 0.1, "batchSize": 2}},
+        "Tokenizer",
+    ),
     Mistake("a tokenizer on two nodes", {"workers.nodes": 2}, "Tokenizer"),
     Mistake("no training", {"training": REMOVE}),
     Mistake("no tuning", {"tuning": REMOVE}),

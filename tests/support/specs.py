@@ -151,6 +151,7 @@ _EVERYTHING: dict[str, Spec] = {
         "sft": {"packing": False, "loss": "AnswersOnly", "chatTemplate": "chatml"},
     },
     "Tokenizer": {
+        "evaluation": {"fraction": 0.1},
         "workers": {**_WORKERS, "nodes": 1, "processesPerNode": 1},
         "datasets": [{"uri": "s3://data/books.jsonl", "format": "Text"}],
         "tokenizerTraining": {
