@@ -106,6 +106,17 @@ def read(folder: Path, row: dict[str, Any], format_: str, **changes: Any) -> Con
             Chat([system("s"), user("a"), answer("b")]),
             id="all names may be others",
         ),
+        pytest.param(
+            {
+                "conversations": [
+                    {"from": "human", "value": "a", "role": "assistant", "content": ""},
+                    {"from": "gpt", "value": "b", "role": "user", "content": "no", "name": "Bo"},
+                ]
+            },
+            {},
+            Chat([user("a"), answer("b", name="Bo")]),
+            id="what a turn holds besides does not stand in for its columns",
+        ),
     ],
 )
 def test_sharegpt(
@@ -167,6 +178,12 @@ def test_sharegpt(
             {"columns": {"messages": "chat", "content": "text"}, "roles": {"user": "prompter"}},
             Chat([user("a"), answer("b")]),
             id="names may be others",
+        ),
+        pytest.param(
+            {"messages": [{**user(""), "text": "a"}, {**answer("no"), "text": "b"}]},
+            {"columns": {"content": "text"}},
+            Chat([user("a"), answer("b")]),
+            id="a column counts before one of the format's name",
         ),
     ],
 )

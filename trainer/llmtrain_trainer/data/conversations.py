@@ -108,11 +108,9 @@ def _message(place: str, turn: object, dataset: Dataset, speakers: Mapping[str, 
     if role == _CALL:
         calls = _calls(place, content_name, text(place, turn, content_name))
         return {"role": "assistant", "content": "", "tool_calls": calls}
-    others = {
-        key: value
-        for key, value in turn.items()
-        if value is not None and key not in (role_name, content_name, "tool_calls")
-    }
+    # A turn may have keys of the names that a message has, beside the columns they are read from.
+    taken = (role_name, content_name, "role", "content", "tool_calls")
+    others = {key: value for key, value in turn.items() if value is not None and key not in taken}
     calls = turn.get("tool_calls") or []
     if calls and role != "assistant":
         raise DataError(place, "has `tool_calls`", "let the assistant call tools")
