@@ -123,8 +123,10 @@ class Training(ApiModel):
     (transformers: 8)."""
 
     max_length: Annotated[int, Field(ge=8, le=10_000_000)] = 1024
-    """Longest row in tokens; longer rows are cut at the end. Default: TRL's
-    `SFTConfig.max_length`."""
+    """Longest row in tokens. SFT cuts longer rows at the end and drops those whose answers are cut
+    off as a whole. DPO and KTO cut answers at the end and drop rows whose prompt alone is as long.
+    Reward drops pairs with a longer conversation. Pretrain cuts its running text into sequences of
+    this length. Default: 1024, as in TRL."""
 
     mixing: Literal["FirstExhausted", "AllExhausted"] | None = None
     """Rows of an epoch where data sets have a weight, and only there, as in
@@ -176,9 +178,10 @@ class Training(ApiModel):
     """Seed of sample order, dropout and new weights. Default: 42, as in transformers."""
 
     arguments: FreeFields = {}
-    """Any other argument of TRL's `SFTConfig`, by its own name (`adam_beta2: 0.95`). Checked when
-    the trainer starts; an argument that a field of this spec owns is refused with that field's
-    name."""
+    """Any other argument of the stage's trainer, by its own name (`adam_beta2: 0.95`): of
+    transformers' `TrainingArguments` for Pretrain, else of TRL's `SFTConfig`, `DPOConfig`,
+    `KTOConfig` or `RewardConfig`. Checked when the trainer starts; an argument that a field of this
+    spec owns is refused with that field's name."""
 
 
 class Checkpoint(ApiModel):
