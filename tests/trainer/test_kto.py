@@ -126,6 +126,8 @@ def test_each_row_gets_the_answer_of_the_one_before_it() -> None:
             id="more bad ones",
         ),
         pytest.param(30, 20, {}, "set kto.desirableWeight to 0.667", id="too many good ones"),
+        pytest.param(10, 10, {"undesirable_weight": 0}, None, id="bad ones left out on purpose"),
+        pytest.param(10, 10, {"desirable_weight": 0}, None, id="good ones left out on purpose"),
     ],
 )
 def test_advice_on_the_weights(

@@ -165,6 +165,21 @@ def test_an_order_to_stop_saves_a_checkpoint_and_is_no_success(laptop: Laptop) -
     assert laptop.weights() == ("1234567890" * 100)[: step + 5]
 
 
+def test_a_damaged_reference_is_named_before_a_process_reads_it(laptop: Laptop) -> None:
+    reference, pairs = laptop.home / "reference", laptop.home / "data" / "pairs.jsonl"
+    shutil.copytree(laptop.home / "model", reference)
+    weights = reference / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    pairs.write_text(json.dumps({"prompt": "a", "chosen": "b", "rejected": "c"}))
+    run = laptop.run(
+        stage="DPO",
+        datasets=[{"uri": f"file://{pairs}", "format": "Preference"}],
+        dpo={"referenceModel": {"uri": f"file://{reference}"}},
+    )
+    assert laptop.launch(run) is ExitClass.DATA
+    assert f"{reference}, model.safetensors: is cut or damaged" in laptop.verdict().message
+
+
 def test_processes_that_do_not_obey_are_killed_within_the_grace_time(laptop: Laptop) -> None:
     laptop.plan |= {"steps": 10_000, "save_every": 10_000, "seconds": 0.02, "deaf": True}
     one = laptop.node(laptop.run())

@@ -127,6 +127,12 @@ INDEX = json.dumps({"weight_map": {"a": "one.safetensors", "b": "two.safetensors
             "training.maxLength: 128 tokens are more than the model's context of 64: use at most",
             id="rows longer than the context",
         ),
+        pytest.param(
+            {"config__json": json.dumps({"model_type": "gpt2", "n_positions": 64})},
+            ConfigError,
+            "training.maxLength: 128 tokens are more than the model's context of 64: use at most",
+            id="rows longer than the context of a GPT-2",
+        ),
     ],
 )
 def test_a_model_that_lacks_something_is_refused(

@@ -203,6 +203,9 @@ def test_a_model_is_pretrained_further(method: str, tiny_model: Path, tmp_path: 
     base = AutoModelForCausalLM.from_pretrained(tiny_model)
     assert model.num_parameters() == base.num_parameters()
     assert (folder / "final" / "adapter").is_dir() == (method == "LoRA")
+    again = write(tmp_path / "again", tiny_model, changes)
+    assert worker.main([str(again)]) == SUCCESS
+    assert results(again)["weights_sha256"] == results(folder)["weights_sha256"]
 
 
 def test_training_ends_after_the_tokens_asked_for(tokenizer: Path, tmp_path: Path) -> None:

@@ -23,75 +23,86 @@ def check_model(folder: Path, spec: RunSpec) -> None:
         ConfigError: The model and the spec do not fit together.
         DataError: A file that a model must have is missing or malformed.
     """
+    uri = spec.source_uri
     if spec.model is not None:  # A new model has none of this.
-        _check_length(_read(folder, "config.json", spec), spec)
-        _check_weights(folder, spec)
+        check_size(folder, uri, spec.require_training().max_length)
     if not (folder / _TOKENIZER).is_file():
         raise DataError(
-            spec.source_uri,
+            uri,
             f"has no {_TOKENIZER}",
             "save the tokenizer there with transformers: tokenizer.save_pretrained(folder)",
         )
-    _read(folder, _TOKENIZER, spec)
+    _read(folder, _TOKENIZER, uri)
     _check_chat_template(folder, spec)
 
 
-def _read(folder: Path, name: str, spec: RunSpec) -> dict[str, Any]:
+def check_size(folder: Path, uri: str, max_length: int, name: str = "the model") -> None:
+    """Checks that the weights in `folder` are whole and that rows of `max_length` tokens fit.
+
+    `name` is what a message calls it.
+
+    Raises:
+        ConfigError: The model's context is shorter.
+        DataError: A file is missing or malformed.
+    """
+    _check_length(_read(folder, "config.json", uri), name, max_length)
+    _check_weights(folder, uri)
+
+
+def _read(folder: Path, name: str, uri: str) -> dict[str, Any]:
     path = folder / name
     if not path.is_file():
         raise DataError(
-            spec.source_uri,
+            uri,
             f"has no {name}",
             "name the folder of a Hugging Face model, as model.save_pretrained(folder) writes it",
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise DataError(
-            f"{spec.source_uri}, {name}", f"is not JSON ({error})", "upload it again"
-        ) from error
+        raise DataError(f"{uri}, {name}", f"is not JSON ({error})", "upload it again") from error
     if not isinstance(content, dict):
-        raise DataError(f"{spec.source_uri}, {name}", "is no JSON object", "upload it again")
+        raise DataError(f"{uri}, {name}", "is no JSON object", "upload it again")
     return content
 
 
-def _check_length(config: dict[str, Any], spec: RunSpec) -> None:
+def _check_length(config: dict[str, Any], name: str, max_length: int) -> None:
     """Holds `maxLength` against the model's context, where the model has a fixed one."""
     text_config = config.get("text_config") or config
-    context = text_config.get("max_position_embeddings")
-    if isinstance(context, int) and spec.require_training().max_length > context:
+    # GPT-2 has a name of its own for it.
+    context = text_config.get("max_position_embeddings") or text_config.get("n_positions")
+    if isinstance(context, int) and max_length > context:
         raise ConfigError(
             "training.maxLength",
-            f"{spec.require_training().max_length} tokens are more than the model's context of"
-            f" {context}",
+            f"{max_length} tokens are more than {name}'s context of {context}",
             f"use at most {context}",
         )
 
 
-def _check_weights(folder: Path, spec: RunSpec) -> None:
+def _check_weights(folder: Path, uri: str) -> None:
     """Checks that all weight files are there and as long as their headers say."""
     present = sorted(folder.glob("*.safetensors"))
     if not present:
         raise DataError(
-            spec.source_uri,
+            uri,
             "has no safetensors weights",
             "save the model there with transformers 5 or later: model.save_pretrained(folder)",
         )
-    _check_index(folder, spec)
+    _check_index(folder, uri)
     for file in present:
         if problem := safetensors_problem(file):
-            raise DataError(f"{spec.source_uri}, {file.name}", problem, "upload it again")
+            raise DataError(f"{uri}, {file.name}", problem, "upload it again")
 
 
-def _check_index(folder: Path, spec: RunSpec) -> None:
+def _check_index(folder: Path, uri: str) -> None:
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return
-    named = set(_read(folder, index.name, spec).get("weight_map", {}).values())
+    named = set(_read(folder, index.name, uri).get("weight_map", {}).values())
     missing = sorted(name for name in named if not (folder / name).is_file())
     if missing:
         raise DataError(
-            spec.source_uri,
+            uri,
             f"lacks {len(missing)} of its {len(named)} weight files, such as {missing[0]}",
             "upload the whole folder again",
         )
@@ -122,7 +133,7 @@ def _check_chat_template(folder: Path, spec: RunSpec) -> None:
     if chosen or not needs or any((folder / name).is_file() for name in _CHAT_TEMPLATES):
         return
     config = folder / _TOKENIZER_CONFIG
-    if config.is_file() and _read(folder, config.name, spec).get("chat_template"):
+    if config.is_file() and _read(folder, config.name, spec.source_uri).get("chat_template"):
         return
     raise ConfigError(
         "model.uri",

@@ -127,6 +127,10 @@ def fetch_and_check(output: Folder, run: RunFile, scratch: Path, tell: Tell) -> 
     tell("checking the model and the rows")
     if downloaded.model is not None:
         preflight.check_model(downloaded.model, run.spec)
+    if downloaded.reference is not None:
+        uri = next(uri for field, uri in inputs.model_folders(run.spec).items() if "ref" in field)
+        length = run.spec.require_training().max_length
+        preflight.check_size(downloaded.reference, uri, length, "the reference model")
     running_text = run.spec.stage in ("Tokenizer", "Pretrain")
     reader = texts.of_dataset if running_text else rows.read
     rows.check(downloaded.dataset_files, run.spec, reader)

@@ -78,6 +78,8 @@ def advise(good: int, bad: int, settings: KTO) -> str | None:
     """
     weight_of_bad = max(bad, 1) * settings.undesirable_weight
     weight_of_good = max(good, 1) * settings.desirable_weight
+    if not weight_of_bad or not weight_of_good:
+        return None  # Left out on purpose.
     if _LOWEST_SHARE <= weight_of_good / weight_of_bad <= _HIGHEST_SHARE:
         return None
     return (

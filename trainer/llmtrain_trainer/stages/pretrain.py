@@ -96,8 +96,13 @@ def _build(parts: Parts) -> Trainer:
     held_out = None
     if spec.evaluation is not None:
         held_out = Sequences(Stream(folder, corpus.HELD_OUT), length, isolate=isolate)
+    model: Any = parts.model
+    if parts.lora is not None:
+        # transformers' Trainer sets the seed too late for what is drawn here.
+        transformers.set_seed(spec.require_training().seed)
+        model = get_peft_model(model, parts.lora)
     trainer = Trainer(
-        model=parts.model if parts.lora is None else get_peft_model(parts.model, parts.lora),
+        model=model,
         args=parts.config,
         data_collator=Collator(flat=flash and isolate),
         train_dataset=Sequences(Stream(folder, corpus.TRAIN), length, isolate=isolate),
