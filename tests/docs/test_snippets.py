@@ -14,6 +14,7 @@ import yaml
 from llmtrain_api import API_VERSION
 from llmtrain_api.exits import EXIT_POLICIES
 from llmtrain_api.run import RunSpec
+from llmtrain_api.runfile import SPEC_FIELDS_THAT_MAKE_THE_RESULT
 from llmtrain_api.runrules import FORMATS
 from llmtrain_operator.reasons import Reason
 
@@ -121,6 +122,13 @@ def test_the_table_of_stages_is_the_code() -> None:
     rows = re.findall(r"^\| \[`(\w+)`\]\([^|]+ \| [^|]+ \| ([^|]+) \|", page, re.MULTILINE)
     told = {stage: tuple(re.findall(r"`(\w+)`", formats)) for stage, formats in rows}
     assert told == FORMATS
+
+
+@pytest.mark.parametrize("field", SPEC_FIELDS_THAT_MAKE_THE_RESULT)
+def test_the_page_on_storage_names_what_makes_the_hash(field: str) -> None:
+    page = (ROOT / "docs/storage.md").read_text(encoding="utf-8")
+    (told,) = re.findall(r"^Of the spec only.*?\.$", page, re.MULTILINE | re.DOTALL)
+    assert f"`{field}`" in told
 
 
 @pytest.mark.parametrize("reason", [pytest.param(reason, id=reason.value) for reason in Reason])
