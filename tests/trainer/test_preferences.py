@@ -154,13 +154,27 @@ def test_a_judged_answer_is_read(row: dict[str, Any], expected: Judged, tmp_path
         pytest.param(
             "DPO",
             {"chosen": [USER, GOOD], "rejected": [USER, GOOD]},
-            "line 1: `chosen` and `rejected` do not differ in any message",
+            "line 1: `chosen` and `rejected` do not differ in any message: let each of them end"
+            " with an answer of its own",
             id="two conversations that are one",
         ),
         pytest.param(
             "DPO",
+            {"chosen": [USER, GOOD], "rejected": [USER, GOOD, USER, BAD]},
+            "line 1: there is no `prompt`, and all of `chosen` is how `rejected` begins, too: let",
+            id="a better conversation that is the beginning of the worse one",
+        ),
+        pytest.param(
+            "DPO",
+            {"chosen": [USER, GOOD, USER, BAD], "rejected": [USER, GOOD]},
+            "line 1: there is no `prompt`, and all of `rejected` is how `chosen` begins, too: let",
+            id="a worse conversation that is the beginning of the better one",
+        ),
+        pytest.param(
+            "DPO",
             {"chosen": [USER, GOOD], "rejected": [{**USER, "content": "x"}, BAD]},
-            "line 1: `prompt` is an empty list",
+            "line 1: there is no `prompt`, and `chosen` and `rejected` differ in their first"
+            " message: let both of them begin with the question, or write it as `prompt`",
             id="two conversations that begin differently",
         ),
         pytest.param(

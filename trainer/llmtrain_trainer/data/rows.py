@@ -259,11 +259,23 @@ def _with_prompt(place: str, row: dict[str, Any]) -> dict[str, Any]:
     split = next((number for number, (one, other) in pairs if one != other), None)
     if split is None:
         raise DataError(
+            place, _not_a_pair(chosen, rejected), "let each of them end with an answer of its own"
+        )
+    if split == 0:
+        raise DataError(
             place,
-            "`chosen` and `rejected` do not differ in any message",
-            "let them differ, or write what they have in common as `prompt`",
+            "there is no `prompt`, and `chosen` and `rejected` differ in their first message",
+            "let both of them begin with the question, or write it as `prompt`",
         )
     return {"prompt": chosen[:split], "chosen": chosen[split:], "rejected": rejected[split:]}
+
+
+def _not_a_pair(chosen: list[Message], rejected: list[Message]) -> str:
+    """Returns what is wrong with conversations of which each message equals that of the other."""
+    if len(chosen) == len(rejected):
+        return "`chosen` and `rejected` do not differ in any message"
+    short, long = ("chosen", "rejected") if len(chosen) < len(rejected) else ("rejected", "chosen")
+    return f"there is no `prompt`, and all of `{short}` is how `{long}` begins, too"
 
 
 def _judged(place: str, row: dict[str, Any]) -> Judged:
