@@ -213,14 +213,13 @@ def test_the_history_of_alpaca_comes_before_the_instruction(tmp_path: Path) -> N
             "Alpaca",
             {
                 "question": "a",
-                "input": "not this",
                 "response": "b",
                 "output": "other",
                 "past": [["x", "y"]],
             },
-            {"instruction": "question", "output": "response", "history": "past", "input": "none"},
+            {"instruction": "question", "output": "response", "history": "past"},
             Chat([user("x"), answer("y"), user("a"), answer("b")]),
-            id="a chosen column counts before one of the format's name, and optional ones may lack",
+            id="a chosen column counts before one of the format's name",
         ),
         pytest.param(
             "Alpaca",

@@ -233,6 +233,79 @@ def test_a_split_with_an_empty_side_is_refused(
         rows.check(files, spec("PromptCompletion", evaluation={"fraction": fraction}))
 
 
+def with_columns(form: str, columns: dict[str, str], **more: Any) -> RunSpec:
+    dataset = {"uri": URI, "format": form, "columns": columns, **more}
+    return RunSpec.model_validate(jobs.small_spec({"datasets": [dataset]}))
+
+
+PLAIN = {"instruction": "a", "output": "b"}
+SHAREGPT = {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}
+
+
+@pytest.mark.parametrize(
+    ("given", "run", "theirs", "name", "count"),
+    [
+        pytest.param(
+            [PLAIN, PLAIN],
+            with_columns("Alpaca", {"output": "output", "input": "context"}),
+            "context",
+            "input",
+            2,
+            id="of an instruction",
+        ),
+        pytest.param(
+            [SHAREGPT],
+            with_columns("ShareGPT", {"system": "sytsem", "role": "from", "content": "value"}),
+            "sytsem",
+            "system",
+            1,
+            id="of a conversation",
+        ),
+        pytest.param(
+            [{"messages": [USER, ASSISTANT]}],
+            with_columns("Messages", {"tools": "functions"}),
+            "functions",
+            "tools",
+            1,
+            id="of messages",
+        ),
+        pytest.param(
+            [PLAIN, {**PLAIN, "context": "x"}],
+            with_columns("Alpaca", {"input": "context"}, maxSamples=1),
+            "context",
+            "input",
+            1,
+            id="of the rows that are read",
+        ),
+    ],
+)
+def test_a_chosen_column_that_no_row_has_is_refused(
+    given: list[Any], run: RunSpec, theirs: str, name: str, count: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "rows"
+    path.write_bytes(lines(*given))
+    files = [jobs.input_file(path, URI)]
+    message = (
+        f"{URI}: none of the {count} rows read has `{theirs}`: correct columns.{name} of the data"
+        " set, or remove it"
+    )
+    for reads in (lambda: rows.check(files, run), lambda: list(rows.read(files, run, 0))):
+        with pytest.raises(DataError) as error:
+            reads()
+        assert str(error.value) == message
+
+
+def test_a_chosen_column_that_a_row_may_do_without_is_that_of_one_row_at_least(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "rows"
+    path.write_bytes(lines({**PLAIN, "input": "not this"}, {**PLAIN, "context": "x"}))
+    run = with_columns("Alpaca", {"input": "context"})
+    found = [row.content for row in rows.read([jobs.input_file(path, URI)], run, 0)]
+    questions = [row.messages[0]["content"] for row in found if isinstance(row, Chat)]
+    assert questions == ["a", "a\n\nx"]
+
+
 def test_check_reads_every_file(tmp_path: Path) -> None:
     good, bad = tmp_path / "good", tmp_path / "bad"
     good.write_bytes(lines({"prompt": "a", "completion": "b"}))

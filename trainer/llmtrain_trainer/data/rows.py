@@ -29,6 +29,7 @@ CHAT_FORMATS = ("Alpaca", "ShareGPT", "Messages")
 """The formats that are rendered by the model's chat template."""
 
 _OPTIONAL = ("input", "system", "history")  # Columns that a row may do without.
+_OF_TURNS = ("role", "content")  # Columns that are keys of a conversation's turns.
 _ROLES = ("system", "user", "assistant")
 # These change what a message means; to pass them over would train something else than asked for.
 _UNSUPPORTED = ("tool_calls", "function_call", "weight")
@@ -132,17 +133,31 @@ def read(files: Sequence[InputFile], spec: RunSpec, index: int) -> Iterator[Row]
 
     Raises:
         ConfigError: The object's name does not say how it reads.
-        DataError: A row is malformed, or there is none.
+        DataError: A row is malformed, or there is none, or none has a column that `columns` names.
     """
     file, dataset = files[index], spec.datasets[index]
     fraction = spec.evaluation.fraction if spec.evaluation is not None else 0.0
-    empty = True
+    unseen = _columns_of_rows(dataset)
+    count = 0
     for place, raw in itertools.islice(read_rows(file, index), dataset.max_samples):
-        empty = False
+        count += 1
         row = require_object(place, raw)
+        unseen = {name: theirs for name, theirs in unseen.items() if theirs not in row}
         yield Row(place, is_held_out(row, fraction), _content(place, row, dataset))
-    if empty:
+    if not count:
         raise no_rows(file)
+    for name, theirs in unseen.items():
+        raise DataError(
+            file.uri,
+            f"none of the {count} rows read has `{theirs}`",
+            f"correct columns.{name} of the data set, or remove it",
+        )
+
+
+def _columns_of_rows(dataset: Dataset) -> dict[str, str]:
+    """Returns what `columns` names of a row, by the format's name for it."""
+    chosen = dataset.columns.renamed() if dataset.columns is not None else {}
+    return {name: theirs for name, theirs in chosen.items() if name not in _OF_TURNS}
 
 
 def _content(place: str, row: dict[str, Any], dataset: Dataset) -> Content:
