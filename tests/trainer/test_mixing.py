@@ -8,7 +8,7 @@ from typing import Any
 import jobs
 import pytest
 
-from llmtrain_api.errors import DataError
+from llmtrain_api.errors import ConfigError, DataError
 from llmtrain_api.run import RunSpec
 from llmtrain_trainer.data import mixing
 from llmtrain_trainer.data.tokens import Account, DatasetAccount
@@ -78,3 +78,31 @@ def test_what_is_drawn_follows_the_spec_and_is_told() -> None:
 def test_a_data_set_without_rows_cannot_have_a_share() -> None:
     with pytest.raises(DataError, match=r"1.jsonl: has a weight, but of its 9 rows none is left"):
         mixing.drawn(account(10, 0), spec(1, 1))
+
+
+def test_a_data_set_is_not_repeated_without_end() -> None:
+    far_apart = spec(1, 1e-6, mixing="AllExhausted")
+    with pytest.raises(ConfigError) as raised:
+        mixing.drawn(account(1000, 1000), far_apart)
+    assert str(raised.value) == (
+        "datasets[0].weight: with 1, against 1e-06 of s3://data/1.jsonl, an epoch takes the 1000"
+        " rows of s3://data/0.jsonl 1000000 times, which is more than 1000: bring the weights"
+        " closer together, or set training.mixing: FirstExhausted"
+    )
+    assert mixing.drawn(account(1000, 1000), spec(1, 1e-6)) == [1000, 1]
+
+
+@pytest.mark.parametrize(
+    ("weights", "refused"),
+    [
+        pytest.param((0.5, 500), False, id="a thousand passes"),
+        pytest.param((0.5, 501), True, id="more than that"),
+    ],
+)
+def test_a_thousand_passes_are_the_most(weights: tuple[float, float], refused: bool) -> None:
+    run = spec(*weights, mixing="AllExhausted")
+    if refused:
+        with pytest.raises(ConfigError, match=r"^datasets\[1\].weight: .* 1002 times"):
+            mixing.drawn(account(10, 10), run)
+    else:
+        assert mixing.drawn(account(10, 10), run) == [10, 10_000]

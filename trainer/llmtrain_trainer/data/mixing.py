@@ -5,9 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from llmtrain_api.errors import DataError
+from llmtrain_api.errors import ConfigError, DataError
 from llmtrain_api.run import RunSpec
 from llmtrain_trainer.data.tokens import Account
+
+_MOST_PASSES = 1000
+"""Over one data set in an epoch; more is a slip, and would fill the memory."""
 
 
 def counts(sizes: Sequence[int], weights: Sequence[float], *, to_the_last: bool) -> list[int]:
@@ -28,6 +31,7 @@ def drawn(account: Account, spec: RunSpec) -> list[int] | None:
     """Returns how many rows of each data set an epoch has; none where all of them are taken once.
 
     Raises:
+        ConfigError: The weights repeat a data set without end.
         DataError: A data set with a weight has no rows to train on.
     """
     weights = [dataset.weight for dataset in spec.datasets if dataset.weight is not None]
@@ -42,7 +46,25 @@ def drawn(account: Account, spec: RunSpec) -> list[int] | None:
             )
     sizes = [dataset.train for dataset in account.datasets]
     to_the_last = spec.require_training().mixing == "AllExhausted"
-    return counts(sizes, weights, to_the_last=to_the_last)
+    chosen = counts(sizes, weights, to_the_last=to_the_last)
+    _check_passes(account, weights, chosen)
+    return chosen
+
+
+def _check_passes(account: Account, weights: Sequence[float], chosen: Sequence[int]) -> None:
+    passes = [count / each.train for count, each in zip(chosen, account.datasets, strict=True)]
+    if max(passes) <= _MOST_PASSES:
+        return
+    often = passes.index(max(passes))
+    last = passes.index(min(passes))  # What AllExhausted waits for.
+    taken, awaited = account.datasets[often], account.datasets[last]
+    raise ConfigError(
+        f"datasets[{often}].weight",
+        f"with {weights[often]:g}, against {weights[last]:g} of {awaited.uri}, an epoch takes the"
+        f" {taken.train} rows of {taken.uri} {passes[often]:.0f} times, which is more than"
+        f" {_MOST_PASSES}",
+        "bring the weights closer together, or set training.mixing: FirstExhausted",
+    )
 
 
 def rows(sizes: Sequence[int], chosen: Sequence[int], seed: int) -> list[int]:
