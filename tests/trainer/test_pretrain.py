@@ -253,7 +253,7 @@ def test_what_cannot_work_is_told(
 
 
 def trainer_of(folder: Path, tokenizer: Path, family: str, *, isolate: bool) -> Any:
-    """Returns the trainer that a run of `family` would make, over three short documents."""
+    """Returns the trainer that a run of `family` would make, over four short documents."""
     from llmtrain_trainer.data import corpus
     from llmtrain_trainer.data.tokens import Prepared
     from llmtrain_trainer.stages import arguments, loading, pretrain
@@ -267,7 +267,7 @@ def trainer_of(folder: Path, tokenizer: Path, family: str, *, isolate: bool) -> 
         "pretrain": {"isolateDocuments": isolate},
         "training.microBatchSize": 1,
     }
-    jobs.write_job(folder, tokenizer, changes, data=[documents(3)])
+    jobs.write_job(folder, tokenizer, changes, data=[documents(4)])
     job = Job.model_validate_json((folder / "job.json").read_bytes())
     loaded = loading.load_tokenizer(job)
     corpus.prepare(job, loaded, folder / "tokens")

@@ -56,8 +56,8 @@ def random_documents(chance: random.Random) -> list[list[int]]:
     ]
 
 
-def read_back(sequences: Sequences) -> list[int]:
-    return [int(token) for i in range(len(sequences)) for token in sequences[i]["input_ids"]]
+def read_back(sequences: Sequences, name: str = "input_ids") -> list[int]:
+    return [int(token) for i in range(len(sequences)) for token in sequences[i][name]]
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -72,19 +72,28 @@ def test_every_token_is_there_once_in_order(
     assert list(written.tokens) == flat
     for length in (1, 2, 7, chance.randint(3, 500), len(flat), len(flat) + 1):
         sequences = Sequences(written, length, isolate=False)
-        assert len(sequences) == -(-len(flat) // length)
-        assert read_back(sequences) == flat
+        assert len(sequences) == -(-(len(flat) - 1) // length)
+        alone = (len(flat) - 1) % length == 0  # The last one, which nothing follows.
+        assert read_back(sequences) == (flat[:-1] if alone else flat)
         assert {len(sequences[i]["input_ids"]) for i in range(len(sequences) - 1)} <= {length}
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_every_token_but_the_first_is_a_target_once(seed: int, tmp_path: Path) -> None:
-    chance = random.Random(seed)
-    documents = [[1, 2], *random_documents(chance)]
-    flat = [token for ids in documents for token in ids]
-    sequences = Sequences(write(tmp_path, documents), chance.randint(1, 50), isolate=False)
-    targets = [int(token) for i in range(len(sequences)) for token in sequences[i]["targets"]]
-    assert targets == [*flat[1:], IGNORED]
+@pytest.mark.parametrize("length", [1, 2, 7, 48])
+@pytest.mark.parametrize("count", [*range(2, 10), 47, 48, 49, 50, 96, 97, 98])
+def test_every_token_but_the_first_is_a_target_once(
+    count: int, length: int, tmp_path: Path
+) -> None:
+    flat = list(range(count))
+    sequences = Sequences(write(tmp_path, [flat[:2], flat[2:]]), length, isolate=False)
+    targets = [sequences[i]["targets"] for i in range(len(sequences))]
+    assert [int(t) for part in targets for t in part if t != IGNORED] == flat[1:]
+    assert all((part != IGNORED).any() for part in targets), "no loss is that of no token"
+
+
+@pytest.mark.parametrize("length", [1, 2])
+@pytest.mark.parametrize("ids", [[], [7]])
+def test_without_a_target_there_is_no_sequence(ids: list[int], length: int, tmp_path: Path) -> None:
+    assert len(Sequences(write(tmp_path, [ids]), length, isolate=False)) == 0
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -98,13 +107,14 @@ def test_positions_begin_anew_with_each_document_and_sequence(seed: int, tmp_pat
         for number in range(len(ids)):
             first_of_sequence = len(expected) % length == 0
             expected.append(0 if number == 0 or first_of_sequence else expected[-1] + 1)
-    positions = [int(p) for i in range(len(sequences)) for p in sequences[i]["position_ids"]]
-    assert positions == expected
+    read = read_back(sequences, "position_ids")
+    assert read == expected[: len(read)]
+    assert len(read) == len(read_back(sequences))
 
 
 def test_sequences_do_not_begin_below_0_or_go_on_after_the_end(tmp_path: Path) -> None:
     sequences = Sequences(write(tmp_path, [[1, 2, 3]]), 2, isolate=False)
-    for index in (-1, 2):
+    for index in (-1, 1, 2):
         with pytest.raises(IndexError):
             sequences[index]
 
@@ -210,7 +220,8 @@ def job(folder: Path, changes: dict[str, Any] | None = None) -> Job:
         "stage": "Pretrain",
         "datasets": [{"uri": f"s3://data/{i}.jsonl", "format": "Text"} for i in range(2)],
     }
-    jobs.write_job(folder, folder, of_pretraining | (changes or {}), data=rows)
+    changes = of_pretraining | (changes or {})
+    jobs.write_job(folder, folder, changes, data=rows[: len(changes["datasets"])])
     return Job.model_validate_json((folder / "job.json").read_bytes())
 
 
@@ -279,6 +290,17 @@ def test_streams_are_used_again_by_the_same_job_only(tmp_path: Path) -> None:
             "s3://data/0.jsonl, s3://data/1.jsonl: of 47 documents 2 have no text, which leaves 45"
             " to train on and 0 held out",
             id="nothing held out",
+        ),
+        pytest.param(
+            ByteTokenizer(),
+            {
+                "datasets": [{"uri": "s3://data/0.jsonl", "format": "Text", "maxSamples": 1}],
+                "pretrain": {"appendEosToken": False},
+            },
+            DataError,
+            "s3://data/0.jsonl: the documents to train on are one token in all, and none follows"
+            " it: add documents",
+            id="one token and no other",
         ),
     ],
 )

@@ -53,6 +53,7 @@ def prepare(job: Job, tokenizer: Any, folder: Path) -> Account:
                     _count(dataset, document, len(ids))
         _check_left(account, spec)
         streams = [Stream(folder, name) for name in (TRAIN, HELD_OUT)]
+        _check_targets(account, *(len(stream.tokens) for stream in streams))
         account.largest_id = max(int(s.tokens.max()) for s in streams if len(s.tokens))
 
     return tokens.once(job, folder, fill)
@@ -148,8 +149,23 @@ def _check_left(account: Account, spec: RunSpec) -> None:
     if account.total("train") and (account.total("evaluation") or spec.evaluation is None):
         return
     raise DataError(
-        ", ".join(dataset.uri for dataset in account.datasets[:3]),
+        _places(account),
         f"of {account.total('rows')} documents {account.total('dropped')} have no text, which"
         f" leaves {account.total('train')} to train on and {account.total('evaluation')} held out",
         "add documents, or correct evaluation.fraction",
     )
+
+
+def _check_targets(account: Account, train: int, held_out: int) -> None:
+    """Refuses a stream of one token, which says nothing about a next one; an empty one may be."""
+    for tokens_there, side in ((train, "to train on"), (held_out, "held out")):
+        if tokens_there == 1:
+            raise DataError(
+                _places(account),
+                f"the documents {side} are one token in all, and none follows it",
+                "add documents",
+            )
+
+
+def _places(account: Account) -> str:
+    return ", ".join(dataset.uri for dataset in account.datasets[:3])

@@ -158,6 +158,9 @@ def _map(path: Path, dtype: str, count: int) -> NDArray[Any]:
 class Sequences:
     """The sequences of `length` tokens of a stream, by their index; the last one may be shorter.
 
+    Each has a target: the last token of the stream begins no sequence of its own, whose loss would
+    be that of no token. Thus a stream of one token has no sequence.
+
     Args:
         stream: The stream.
         length: Tokens per sequence.
@@ -171,7 +174,8 @@ class Sequences:
         self._isolate = isolate
 
     def __len__(self) -> int:
-        return -(-len(self._stream.tokens) // self._length)
+        targets = max(len(self._stream.tokens) - 1, 0)
+        return -(-targets // self._length)
 
     def __getitem__(self, index: int) -> dict[str, NDArray[np.int64]]:
         """Returns one sequence, in time that does not depend on the index.
@@ -179,7 +183,7 @@ class Sequences:
         Returns:
             `input_ids`: the tokens. `targets`: the token after each of them, also that which begins
             the next sequence, so that every token of the stream but its first is a target once;
-            `IGNORED` after the last. With `isolate`, `position_ids`.
+            `IGNORED` where the last one is followed by none. With `isolate`, `position_ids`.
         """
         if not 0 <= index < len(self):
             raise IndexError(index)
