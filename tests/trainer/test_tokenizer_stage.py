@@ -21,7 +21,6 @@ pytestmark = pytest.mark.torch
 
 PAGES = sorted((Path(__file__).parents[2] / "docs").glob("*.md"))
 ROWS = [{"text": part} for page in PAGES for part in page.read_text("utf-8").split("\n\n")]
-PREEMPTED = EXIT_POLICIES[ExitClass.PREEMPTED].code
 
 
 def spec(**changes: Any) -> dict[str, Any]:
@@ -180,34 +179,6 @@ def test_without_evaluation_what_was_read_is_measured_on(tmp_path: Path) -> None
     numbers = results(folder)
     assert numbers["measured_on"] == "documents learned from"
     assert numbers["documents"] == len(ROWS)
-
-
-def test_asked_to_stop_it_ends_without_results(tmp_path: Path) -> None:
-    folder = write_job(tmp_path)
-    (folder / workdir.STOP).touch()
-    assert worker.main([str(folder)]) == PREEMPTED
-    assert json.loads((folder / workdir.PREEMPTED).read_text()) == {"step": 0}
-    assert not (folder / "final" / ".done").exists()
-    assert not list(folder.glob("failure-*"))
-
-
-def test_asked_to_stop_while_it_reads_it_ends_soon(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from llmtrain_trainer.stages import telling
-
-    folder = write_job(tmp_path)
-    monkeypatch.setattr(telling, "_SECONDS_BETWEEN_WORDS", 0.0)
-    write = telling.Telling.log
-
-    def log(self: Any, done: int, total: int) -> None:
-        write(self, done, total)
-        if done == 3:
-            (folder / workdir.STOP).touch()
-
-    monkeypatch.setattr(telling.Telling, "log", log)
-    assert worker.main([str(folder)]) == PREEMPTED
-    assert json.loads((folder / workdir.PREEMPTED).read_text()) == {"step": 4}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""How a stage without a Trainer says how far it is, and learns that it is to stop."""
+"""How a stage without a Trainer says how far it is."""
 
 from __future__ import annotations
 
@@ -17,16 +17,8 @@ logger = logging.getLogger(__name__)
 _SECONDS_BETWEEN_WORDS = 1.0
 
 
-class StoppedError(Exception):
-    """The launcher has asked to stop."""
-
-    def __init__(self, done: int) -> None:
-        super().__init__(f"stopped after {done}")
-        self.done = done
-
-
 class Telling:
-    """Speaks about once a second, and looks then whether to stop.
+    """Speaks about once a second.
 
     Args:
         folder: The working folder.
@@ -40,23 +32,13 @@ class Telling:
         """Notes that something new begins: the time counts from here."""
         self._begin = self._last = time.monotonic()
 
-    def due(self, done: int) -> bool:
-        """Returns whether it is time for a word.
-
-        Raises:
-            StoppedError: The launcher has asked to stop.
-        """
+    def due(self) -> bool:
+        """Returns whether it is time for a word."""
         now = time.monotonic()
         if now - self._last < _SECONDS_BETWEEN_WORDS:
             return False
         self._last = now
-        self.stop_if_asked(done)
         return True
-
-    def stop_if_asked(self, done: int) -> None:
-        """Raises StoppedError if the launcher has asked to stop."""
-        if (self._folder / workdir.STOP).exists():
-            raise StoppedError(done)
 
     def say(self, activity: ActivityName, message: str) -> None:
         """Tells it to the log and to the launcher."""

@@ -1,8 +1,9 @@
 """Stage `Tokenizer`: a vocabulary of its own for the texts that a model will be trained on.
 
 The texts are read three times: to count them, to learn from them, and to measure on those held out.
-It is one process without a device and without checkpoints: told to stop, it ends, and a next
-attempt begins anew. The steps of its training log are documents.
+It is one process without a device and without checkpoints: the launcher ends it when it is told to
+stop, since there is nothing to save, and a next attempt begins anew. The steps of its training log
+are documents.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from llmtrain_trainer import workdir
 from llmtrain_trainer.data import texts
 from llmtrain_trainer.stages import vocabulary
 from llmtrain_trainer.stages.quality import DIFFICULT, Quality, measure
-from llmtrain_trainer.stages.telling import StoppedError, Telling
+from llmtrain_trainer.stages.telling import Telling
 from llmtrain_trainer.stages.tokenizer_card import Source, write_card
 from llmtrain_trainer.workdir import Job, write_atomically
 
@@ -58,7 +59,7 @@ def run(job: Job, folder: Path) -> ExitClass:
     """Makes a tokenizer as `job` says.
 
     Returns:
-        `SUCCESS`, or `PREEMPTED` when it was asked to stop.
+        `SUCCESS`.
 
     Raises:
         ConfigError: The vocabulary is too small for the texts.
@@ -72,15 +73,10 @@ def run(job: Job, folder: Path) -> ExitClass:
     write_atomically(folder / workdir.RESOLVED, json.dumps(resolved.to_dict()))
     out = folder / workdir.FINAL
     telling = Telling(folder)
-    try:
-        survey = _survey(job, telling)
-        tokenizer = _train(job, settings, survey, telling)
-        vocabulary.wrap(tokenizer, settings).save_pretrained(out / MODEL)
-        results = _results(job, settings, survey, out / MODEL, telling)
-    except StoppedError as stopped:
-        logger.info("stopped on request: a next attempt begins anew")
-        write_atomically(folder / workdir.PREEMPTED, json.dumps({"step": stopped.done}))
-        return ExitClass.PREEMPTED
+    survey = _survey(job, telling)
+    tokenizer = _train(job, settings, survey, telling)
+    vocabulary.wrap(tokenizer, settings).save_pretrained(out / MODEL)
+    results = _results(job, settings, survey, out / MODEL, telling)
     results["train_runtime"] = round(time.perf_counter() - begin, 3)
     telling.say("Finishing", "writing the results")
     _write(job, survey, results, out)
@@ -89,7 +85,6 @@ def run(job: Job, folder: Path) -> ExitClass:
 
 def _survey(job: Job, telling: Telling) -> Survey:
     """Reads all documents and counts them."""
-    telling.stop_if_asked(0)
     telling.say("Loading", "counting the documents")
     survey = Survey([Source(file.uri, file.sha256) for file in job.dataset_files])
     done = 0
@@ -102,7 +97,7 @@ def _survey(job: Job, telling: Telling) -> Survey:
                 source.train += 1
                 source.size += len(document.text.encode())
                 survey.characters.update(document.text)
-            if telling.due(done):
+            if telling.due():
                 telling.say("Loading", f"counting the documents ({done:,} so far)")
     if not survey.total("size"):
         raise DataError(
@@ -130,14 +125,12 @@ def _train(job: Job, settings: TokenizerTraining, survey: Survey, telling: Telli
     def learned_from() -> Iterator[str]:
         for done, text in enumerate(_documents(job, held_out=False), start=1):
             yield text
-            if telling.due(done) or done == total:
+            if telling.due() or done == total:
                 telling.log(done, total)
         # From here on the library does not come back until it is done.
-        telling.stop_if_asked(total)
         telling.say("Training", f"learning up to {settings.vocab_size:,} tokens")
 
     tokenizer = vocabulary.train(learned_from(), survey.characters, settings)
-    telling.stop_if_asked(total)
     if (size := tokenizer.get_vocab_size()) < settings.vocab_size:
         logger.warning(
             "the vocabulary has %d tokens, not %d: the documents hold no more that occur often"
@@ -167,7 +160,7 @@ def _results(
     total = Quality()
     for part in measure(tokenizer, sample):
         total += part
-        if telling.due(total.texts):
+        if telling.due():
             telling.say("Evaluating", f"{total.texts:,} of {held_out:,} documents held out")
     difficult = sum(measure(tokenizer, DIFFICULT), Quality())
     lost = total.texts - total.exact + difficult.texts - difficult.exact
