@@ -1,5 +1,7 @@
 # Everything a person does here has a target: `make help` lists them.
 SHELL := /bin/bash
+# pytest keeps its rewritten test modules as bytecode: a third of the unit tests' time.
+unexport PYTHONDONTWRITEBYTECODE
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
