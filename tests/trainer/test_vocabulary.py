@@ -16,6 +16,8 @@ from llmtrain_api.stages.tokenizer import TokenizerTraining
 from llmtrain_trainer.stages import vocabulary
 from llmtrain_trainer.stages.vocabulary import settle_scores, special_tokens
 
+pytestmark = pytest.mark.torch  # Training vocabularies takes seconds too.
+
 PAGES = sorted((Path(__file__).parents[2] / "docs").glob("*.md"))
 TEXTS = [part for page in PAGES for part in page.read_text("utf-8").split("\n\n")]
 ALGORITHMS = ("BPE", "Unigram", "WordPiece")
