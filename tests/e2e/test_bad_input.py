@@ -188,7 +188,7 @@ CASES = [
 def _plain(text: str, namespace: str) -> str:
     """Returns `text` without what differs from one run to the next."""
     text = text.replace(namespace, "NAMESPACE")
-    text = re.sub(r"run-a(\d+)-(\d+)-[a-z0-9]{5}\b", r"run-a\1-\2-XXXXX", text)
+    text = re.sub(r"run-a(\d+)-(\d+)-[a-z0-9]{5}\b", r"run-a\1-\2-SUFFIX", text)
     return re.sub(r"used: limits\.memory=\d+\w*", "used: limits.memory=N", text)
 
 

@@ -201,7 +201,7 @@ def certificate(folder: Path, name: str) -> ssl.SSLContext:
     from datetime import UTC, datetime, timedelta
     from ipaddress import IPv4Address
 
-    x509 = pytest.importorskip("cryptography.x509")
+    from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
