@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import shutil
@@ -13,65 +12,17 @@ from typing import Any, get_args
 import jobs
 import pytest
 import specs
-import tiny
+from corpora import CONTINUED, NEW, SIZES, documents
 
 from llmtrain_api.exits import EXIT_POLICIES, ExitClass
 from llmtrain_api.stages.pretrain import Architecture
 from llmtrain_trainer import worker
-from llmtrain_trainer.workdir import Job, RankFailure
+from llmtrain_trainer.workdir import Job
 
 pytestmark = [pytest.mark.torch, pytest.mark.timeout(900)]
 
 SUCCESS, PREEMPTED = 0, EXIT_POLICIES[ExitClass.PREEMPTED].code
 FAMILIES: tuple[str, ...] = get_args(Architecture.model_fields["family"].annotation)
-REFERENCE = Path(__file__).parent / "reference" / "pretrain_reference.py"
-STEPS = 54
-SIZES = {
-    "hiddenSize": 32,
-    "numHiddenLayers": 2,
-    "numAttentionHeads": 2,
-    "maxPositionEmbeddings": 64,
-}
-NEW = {
-    "stage": "Pretrain",
-    "model": specs.REMOVE,
-    "tuning": specs.REMOVE,
-    "architecture": {"family": "gpt2", **SIZES},  # It has dropout.
-    "tokenizer": {"uri": "s3://models/tokenizer/"},
-    "datasets": [{"uri": "s3://data/text.jsonl", "format": "Text"}],
-    "evaluation": {"fraction": 0.2, "everySteps": 4},
-    "training.maxLength": 48,
-}
-CONTINUED = {
-    "stage": "Pretrain",
-    "datasets": NEW["datasets"],
-    "evaluation": NEW["evaluation"],
-    "training.maxLength": 48,
-}
-
-
-def documents(count: int, seed: int = 3) -> list[dict[str, str]]:
-    """Returns texts of one to forty words, each word often followed by the same next one."""
-    chance = random.Random(seed)
-    words = ["red", "blue", "green", "small", "large", "round", "quick", "slow"]
-    rows = []
-    for number in range(count):
-        place = chance.randrange(len(words))
-        text = [str(number)]
-        for _ in range(chance.randint(1, 40)):
-            place = (place + chance.choice([1, 1, 1, 3])) % len(words)
-            text.append(words[place])
-        rows.append({"text": " ".join(text)})
-    return rows
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns a folder with a tokenizer and nothing else, as the launcher downloads it."""
-    folder = tmp_path_factory.mktemp("tokenizer")
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        shutil.copy(tiny_model / name, folder)
-    return folder
 
 
 def write(folder: Path, model: Path, changes: Mapping[str, Any], **more: Any) -> Path:
@@ -86,20 +37,9 @@ def undisturbed(tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder
 
 
-def results(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(
-        (folder / "final" / "results" / "all_results.json").read_text()
-    )
-    return content
-
-
 def log(folder: Path, name: str) -> list[float]:
     lines = [json.loads(line) for line in (folder / "trainer_log.jsonl").read_text().splitlines()]
     return [line[name] for line in lines if name in line]
-
-
-def failure(folder: Path) -> RankFailure:
-    return RankFailure.model_validate_json((folder / "failure-rank-0.json").read_bytes())
 
 
 def test_a_new_model_learns_and_is_loaded_by_plain_transformers(
@@ -124,7 +64,7 @@ def test_a_new_model_learns_and_is_loaded_by_plain_transformers(
 def test_the_results_tell_of_documents_and_perplexity(undisturbed: Path) -> None:
     import math
 
-    numbers = results(undisturbed)
+    numbers = jobs.results(undisturbed)
     assert numbers["total_steps"] == 12
     assert numbers["rows"] == 80
     assert numbers["data_train"] + numbers["data_evaluation"] == 80
@@ -170,11 +110,11 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(
     checkpoint = stopped / "out" / f"checkpoint-{step}"
     resumed = write(tmp_path / "resumed", tokenizer, NEW, resume_from=checkpoint)
     assert worker.main([str(resumed)]) == SUCCESS
-    assert results(resumed)["weights_sha256"] == results(undisturbed)["weights_sha256"]
+    assert jobs.results(resumed)["weights_sha256"] == jobs.results(undisturbed)["weights_sha256"]
     middle = undisturbed / "out" / "checkpoint-6"  # In its second epoch.
     later = write(tmp_path / "later", tokenizer, NEW, resume_from=middle)
     assert worker.main([str(later)]) == SUCCESS
-    assert results(later)["weights_sha256"] == results(undisturbed)["weights_sha256"]
+    assert jobs.results(later)["weights_sha256"] == jobs.results(undisturbed)["weights_sha256"]
 
 
 def test_two_processes_learn_what_one_learns(tokenizer: Path, tmp_path: Path) -> None:
@@ -205,7 +145,7 @@ def test_a_model_is_pretrained_further(method: str, tiny_model: Path, tmp_path: 
     assert (folder / "final" / "adapter").is_dir() == (method == "LoRA")
     again = write(tmp_path / "again", tiny_model, changes)
     assert worker.main([str(again)]) == SUCCESS
-    assert results(again)["weights_sha256"] == results(folder)["weights_sha256"]
+    assert jobs.results(again)["weights_sha256"] == jobs.results(folder)["weights_sha256"]
 
 
 def test_training_ends_after_the_tokens_asked_for(tokenizer: Path, tmp_path: Path) -> None:
@@ -213,7 +153,7 @@ def test_training_ends_after_the_tokens_asked_for(tokenizer: Path, tmp_path: Pat
     changes = {**NEW, "training.maxSteps": specs.REMOVE, "training.maxTokens": 500}
     folder = write(tmp_path, tokenizer, changes)
     assert worker.main([str(folder)]) == SUCCESS
-    assert results(folder)["total_steps"] == 3
+    assert jobs.results(folder)["total_steps"] == 3
 
 
 @pytest.mark.parametrize(
@@ -249,7 +189,7 @@ def test_what_cannot_work_is_told(
 ) -> None:
     folder = write(tmp_path, tokenizer, {**NEW, **changes})
     assert worker.main([str(folder)]) == EXIT_POLICIES[exit_class].code
-    assert message in failure(folder).message
+    assert message in jobs.failure(folder).message
 
 
 def trainer_of(folder: Path, tokenizer: Path, family: str, *, isolate: bool) -> Any:
@@ -330,7 +270,7 @@ def test_a_model_that_cannot_keep_documents_apart_is_refused(
     full = {**CONTINUED, "tuning": {"method": "Full"}}
     folder = write(tmp_path / "work", model, full)
     assert worker.main([str(folder)]) == EXIT_POLICIES[ExitClass.CONFIG].code
-    assert failure(folder).message == (
+    assert jobs.failure(folder).message == (
         "pretrain.isolateDocuments: a model of the kind opt lets documents that share a sequence"
         " see each other: set it to false"
     )
@@ -400,82 +340,3 @@ def test_flash_attention_gets_the_sequences_in_one_row() -> None:
         "shift_labels": [[2, 3, 4], [5, -100, -100]],
         "position_ids": [[0, 1, 0], [0, 1, 0]],
     }
-
-
-def test_the_reference_is_short_and_imports_nothing_of_ours() -> None:
-    assert len(REFERENCE.read_text().splitlines()) <= 60
-    assert "llmtrain_" not in REFERENCE.read_text()
-
-
-def exact_changes(folder: Path, processes: int) -> dict[str, Any]:
-    return {
-        **NEW,
-        "architecture": {"family": "gpt2", **SIZES, "tieWordEmbeddings": True},
-        "tokenizer": {"uri": f"file://{folder}/tokenizer/"},
-        "datasets": [
-            {"uri": f"file://{folder}/text.jsonl", "format": "Text"},
-            {"uri": f"file://{folder}/text.txt", "format": "Text"},
-        ],
-        "output.uri": f"file://{folder}/out/",
-        "evaluation": {"fraction": 0.2, "everySteps": 18},
-        "training": {
-            "maxSteps": STEPS,
-            "globalBatchSize": 8,
-            "microBatchSize": 2,
-            "maxLength": 48,
-            "learningRate": 5.0e-3,
-            "lrSchedulerType": "cosine",
-            "warmupSteps": 5,
-            "weightDecay": 0.01,
-            "maxGradNorm": 0.5,
-            "loggingSteps": 1,
-            "seed": 7,
-            "arguments": {"adam_beta2": 0.98},
-        },
-        "workers.processesPerNode": processes,
-    }
-
-
-@pytest.mark.parametrize(
-    "processes",
-    [pytest.param(1, id="in one process"), pytest.param(2, id="in two processes")],
-)
-def test_the_loss_curve_equals_plain_transformers_bit_for_bit(
-    processes: int, tokenizer: Path, tmp_path: Path
-) -> None:
-    shutil.copytree(tokenizer, tmp_path / "tokenizer")
-    jsonl, txt = tmp_path / "text.jsonl", tmp_path / "text.txt"
-    jsonl.write_bytes(tiny.jsonl(documents(150)))
-    txt.write_text("".join(f"{row['text']}\n" for row in documents(70, seed=4)))
-    run_file = tmp_path / "run.json"
-    spec = jobs.small_spec(exact_changes(tmp_path, processes))
-    run_file.write_text(json.dumps({"name": "exact", "spec": spec}))
-    ours, theirs = tmp_path / "out", tmp_path / "theirs"
-
-    scratch = ("--scratch", str(tmp_path / "scratch"))
-    done = jobs.run_processes(1, "-m", "llmtrain_trainer", str(run_file), *scratch)
-    assert done.returncode == 0, done.stdout + done.stderr
-    inputs = (str(tmp_path / "tokenizer"), str(theirs), str(jsonl), str(txt))
-    done = jobs.run_processes(processes, str(REFERENCE), *inputs)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-    text = (ours / "results" / "trainer_log.jsonl").read_text()
-    lines = [json.loads(line) for line in text.splitlines()]
-    history = json.loads((theirs / "history.json").read_text())
-    for name, reference_name, count in (
-        ("loss", "loss", STEPS),
-        ("grad_norm", "grad_norm", STEPS),
-        ("lr", "learning_rate", STEPS),
-        ("eval_loss", "eval_loss", 3),
-    ):
-        curve = [line[name] for line in lines if name in line]
-        expected = [line[reference_name] for line in history if reference_name in line]
-        assert len(curve) == count
-        assert curve == expected, f"the curves of {name} differ"
-    assert max(line["epoch"] for line in lines) > 2, "the short last sequence was trained"
-    weights = "model/model.safetensors"
-    assert sha256(ours / weights) == sha256(theirs / weights)
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

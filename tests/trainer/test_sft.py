@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import pytest
 
 from llmtrain_api.exits import EXIT_POLICIES, ExitClass
 from llmtrain_trainer import worker
-from llmtrain_trainer.workdir import RankFailure
 
 pytestmark = pytest.mark.torch
 
@@ -37,24 +35,9 @@ def log(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "trainer_log.jsonl").read_text().splitlines()]
 
 
-def losses(folder: Path, name: str = "loss") -> dict[int, float]:
-    return {line["current_steps"]: line[name] for line in log(folder) if name in line}
-
-
-def results(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(
-        (folder / "final" / "results" / "all_results.json").read_text()
-    )
-    return content
-
-
-def failure(folder: Path) -> RankFailure:
-    return RankFailure.model_validate_json((folder / "failure-rank-0.json").read_bytes())
-
-
 def test_the_training_log_has_a_line_per_step_and_evaluation(undisturbed: Path) -> None:
-    assert list(losses(undisturbed)) == list(range(1, 13))
-    assert list(losses(undisturbed, "eval_loss")) == [4, 8, 12]
+    assert list(jobs.training_log(undisturbed)) == list(range(1, 13))
+    assert list(jobs.training_log(undisturbed, "eval_loss")) == [4, 8, 12]
     last = [line for line in log(undisturbed) if "loss" in line][-1]
     assert last["total_steps"] == 12
     assert last["percentage"] == 100.0
@@ -82,10 +65,10 @@ def test_what_was_chosen_is_told(undisturbed: Path) -> None:
 
 
 def test_the_results_tell_loss_rows_and_tokens(undisturbed: Path) -> None:
-    numbers = results(undisturbed)
+    numbers = jobs.results(undisturbed)
     assert numbers["total_steps"] == 12
-    assert numbers["train_loss"] == pytest.approx(sum(losses(undisturbed).values()) / 12)
-    assert numbers["eval_loss"] == losses(undisturbed, "eval_loss")[12]
+    assert numbers["train_loss"] == pytest.approx(sum(jobs.training_log(undisturbed).values()) / 12)
+    assert numbers["eval_loss"] == jobs.training_log(undisturbed, "eval_loss")[12]
     assert numbers["rows"] == 60
     assert numbers["data_train"] + numbers["data_evaluation"] == 60
     assert 0 < numbers["data_trained_tokens"] < numbers["data_tokens"]
@@ -129,10 +112,10 @@ def test_a_run_that_goes_on_from_a_checkpoint_ends_with_the_same_weights(
         tmp_path, tiny_model, WITH_EVERYTHING, resume_from=undisturbed / "out" / "checkpoint-6"
     )
     assert worker.main([str(tmp_path)]) == SUCCESS
-    assert results(tmp_path)["weights_sha256"] == results(undisturbed)["weights_sha256"]
-    later = {step: loss for step, loss in losses(undisturbed).items() if step > 6}
-    assert losses(tmp_path) == later
-    assert results(tmp_path)["train_loss"] == results(undisturbed)["train_loss"]
+    assert jobs.results(tmp_path)["weights_sha256"] == jobs.results(undisturbed)["weights_sha256"]
+    later = {step: loss for step, loss in jobs.training_log(undisturbed).items() if step > 6}
+    assert jobs.training_log(tmp_path) == later
+    assert jobs.results(tmp_path)["train_loss"] == jobs.results(undisturbed)["train_loss"]
 
 
 def test_a_run_that_is_stopped_saves_and_ends_with_the_same_weights_when_it_goes_on(
@@ -149,7 +132,7 @@ def test_a_run_that_is_stopped_saves_and_ends_with_the_same_weights_when_it_goes
         tmp_path / "resumed", tiny_model, WITH_EVERYTHING, resume_from=checkpoint
     )
     assert worker.main([str(resumed)]) == SUCCESS
-    assert results(resumed)["weights_sha256"] == results(undisturbed)["weights_sha256"]
+    assert jobs.results(resumed)["weights_sha256"] == jobs.results(undisturbed)["weights_sha256"]
 
 
 def test_activation_checkpointing_changes_no_number(
@@ -158,7 +141,7 @@ def test_activation_checkpointing_changes_no_number(
     changes = {**WITH_EVERYTHING, "training.activationCheckpointing": True}
     jobs.write_job(tmp_path, tiny_model, changes)
     assert worker.main([str(tmp_path)]) == SUCCESS
-    assert losses(tmp_path) == pytest.approx(losses(undisturbed), rel=1e-6)
+    assert jobs.training_log(tmp_path) == pytest.approx(jobs.training_log(undisturbed), rel=1e-6)
 
 
 def test_a_run_whose_training_was_over_only_finishes(
@@ -169,7 +152,7 @@ def test_a_run_whose_training_was_over_only_finishes(
     )
     assert worker.main([str(tmp_path)]) == SUCCESS
     for name in ("weights_sha256", "train_loss", "total_steps"):
-        assert results(tmp_path)[name] == results(undisturbed)[name]
+        assert jobs.results(tmp_path)[name] == jobs.results(undisturbed)[name]
 
 
 def test_a_run_that_was_over_in_the_middle_of_an_epoch_trains_no_step_more(
@@ -180,115 +163,10 @@ def test_a_run_that_was_over_in_the_middle_of_an_epoch_trains_no_step_more(
     jobs.write_job(tmp_path, tiny_model, changes, resume_from=checkpoint)
     assert worker.main([str(tmp_path)]) == SUCCESS
     assert not (tmp_path / "out" / "checkpoint-7").exists()
-    assert results(tmp_path)["total_steps"] == 6
+    assert jobs.results(tmp_path)["total_steps"] == 6
     saved = (checkpoint / "adapter_model.safetensors").read_bytes()
     final = tmp_path / "final" / "adapter" / "adapter_model.safetensors"
     assert final.read_bytes() == saved
-
-
-def with_a_bad_weight(model: Path, folder: Path) -> Path:
-    """Returns a copy of `model` in which one weight is NaN."""
-    import torch
-    from safetensors.torch import load_file, save_file
-
-    shutil.copytree(model, folder)
-    weights = load_file(folder / "model.safetensors")
-    weights["model.norm.weight"][3] = torch.nan
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
-
-
-def test_a_tokenizer_of_another_model_is_refused(tiny_model: Path, tmp_path: Path) -> None:
-    from transformers import AutoModelForCausalLM
-
-    shutil.copytree(tiny_model, tmp_path / "model")
-    small = AutoModelForCausalLM.from_pretrained(tiny_model)
-    small.resize_token_embeddings(300)
-    small.save_pretrained(tmp_path / "model")
-    folder = jobs.write_job(tmp_path / "work", tmp_path / "model")
-    assert worker.main([str(folder)]) == EXIT_POLICIES[ExitClass.DATA].code
-    assert "but the model has only 300 embeddings" in failure(folder).message
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        pytest.param({"training.loggingSteps": 1}, "loss is nan at step 1", id="seen in the loss"),
-        pytest.param(
-            {"training.loggingSteps": 100, "checkpoint.everySteps": 1},
-            "is not finite at step 1",
-            id="seen in the weights before a save",
-        ),
-    ],
-)
-def test_a_run_that_diverged_saves_nothing(
-    changes: Mapping[str, Any], message: str, tiny_model: Path, tmp_path: Path
-) -> None:
-    model = with_a_bad_weight(tiny_model, tmp_path / "model")
-    folder = jobs.write_job(tmp_path / "work", model, changes)
-    assert worker.main([str(folder)]) == EXIT_POLICIES[ExitClass.DIVERGED].code
-    told = failure(folder)
-    assert told.exit_class is ExitClass.DIVERGED
-    assert told.step == 1
-    assert message in told.message
-    assert not list(folder.glob("out/checkpoint-*"))
-    assert not (folder / "final").exists()
-
-
-@pytest.mark.parametrize(
-    ("changes", "exit_class", "message"),
-    [
-        pytest.param(
-            {"tuning.lora.targetModules": ["q_proj", "query"]},
-            ExitClass.CONFIG,
-            "tuning.lora.targetModules: the model has no layer 'query': choose from down_proj,",
-            id="a layer that the model does not have",
-        ),
-        pytest.param(
-            {"training.arguments": {"adam_beta": 0.9}},
-            ExitClass.CONFIG,
-            "training.arguments.adam_beta: SFTConfig has no such argument",
-            id="an unknown argument",
-        ),
-        pytest.param(
-            {"training.optim": "galore_adamw"},
-            ExitClass.CONFIG,
-            "training.optim: 'galore_adamw' does not work here",
-            id="an optimizer that needs more than there is",
-        ),
-        pytest.param(
-            {"training.maxLength": 8},
-            ExitClass.DATA,
-            "of 60 rows 60 have no trained token within training.maxLength (8)",
-            id="no answer within the length",
-        ),
-    ],
-)
-def test_what_cannot_work_is_told_in_the_failure_file(
-    changes: Mapping[str, Any],
-    exit_class: ExitClass,
-    message: str,
-    tiny_model: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    jobs.write_job(tmp_path, tiny_model, changes)
-    assert worker.main([str(tmp_path)]) == EXIT_POLICIES[exit_class].code
-    assert failure(tmp_path).exit_class is exit_class
-    assert message in failure(tmp_path).message
-    assert "Traceback" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("name", ["tokenizer.json", "model.safetensors"])
-def test_a_file_of_the_model_that_is_cut_is_a_fault_of_the_data(
-    name: str, tiny_model: Path, tmp_path: Path
-) -> None:
-    model = shutil.copytree(tiny_model, tmp_path / "model")
-    whole = (model / name).read_bytes()
-    (model / name).write_bytes(whole[: len(whole) // 2])
-    jobs.write_job(tmp_path, model)
-    assert worker.main([str(tmp_path)]) == EXIT_POLICIES[ExitClass.DATA].code
-    assert failure(tmp_path).message.startswith("s3://models/tiny/: transformers")
 
 
 @pytest.mark.parametrize(
@@ -352,7 +230,7 @@ def test_long_rows_are_cut_and_counted(tiny_model: Path, tmp_path: Path) -> None
     changes = {"datasets": datasets, "training.maxSteps": 1, "training.maxLength": 32}
     jobs.write_job(tmp_path, tiny_model, changes, data=data)
     assert worker.main([str(tmp_path)]) == SUCCESS
-    numbers = results(tmp_path)
+    numbers = jobs.results(tmp_path)
     assert (numbers["rows"], numbers["data_train"]) == (6, 5)
     assert (numbers["data_truncated"], numbers["data_dropped"]) == (2, 1)
 
@@ -413,4 +291,4 @@ def test_two_processes_stop_at_the_same_step_and_go_on_exactly(
     resumed = jobs.write_job(tmp_path / "resumed", tiny_model, changes, resume_from=checkpoint)
     done = jobs.run_processes(2, "-m", "llmtrain_trainer.worker", str(resumed))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert results(resumed)["weights_sha256"] == results(whole)["weights_sha256"]
+    assert jobs.results(resumed)["weights_sha256"] == jobs.results(whole)["weights_sha256"]
