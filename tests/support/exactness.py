@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +29,23 @@ TRAINING = {
 
 
 def run_both(
-    folder: Path, processes: int, reference: str, changes: Mapping[str, Any]
+    folder: Path,
+    processes: int,
+    reference: str,
+    changes: Mapping[str, Any],
+    *,
+    source: str = "model",
+    files: Sequence[str] = ("rows.jsonl",),
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Runs llmtrain, then the reference script, on `model/` and `rows.jsonl` in `folder`.
+    """Runs llmtrain, then the reference script, on what lies in `folder`.
 
     Args:
         folder: Gets the results of ours in `out/`, of the reference in `theirs/`.
         processes: How many train together.
         reference: Name of the script, such as `dpo_reference.py`.
         changes: Changes of the small spec, by path.
+        source: The sub-folder with the model, or with the tokenizer of a new one.
+        files: The data, in the order of the spec's data sets.
 
     Returns:
         Our training log, and the reference's.
@@ -58,7 +66,7 @@ def run_both(
     assert done.returncode == 0, done.stdout + done.stderr
     theirs = folder / "theirs"
     script = str(REFERENCES / reference)
-    arguments = (str(folder / "model"), str(theirs), str(folder / "rows.jsonl"))
+    arguments = (str(folder / source), str(theirs), *(str(folder / name) for name in files))
     done = jobs.run_processes(processes, script, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     log = (folder / "out" / "results" / "trainer_log.jsonl").read_text()

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
 from pathlib import Path
 from typing import Any
 
-import jobs
+import exactness
 import pytest
 import tiny
 
 pytestmark = [pytest.mark.torch, pytest.mark.timeout(900)]
 
-REFERENCE = Path(__file__).parent / "reference" / "sft_reference.py"
-STEPS = 54
+FILES = ("alpaca.jsonl", "chats.jsonl")
 
 
 def conversations(count: int) -> list[dict[str, Any]]:
@@ -34,40 +31,18 @@ def conversations(count: int) -> list[dict[str, Any]]:
     return rows
 
 
-def reference_code_lines() -> int:
-    return len(REFERENCE.read_text().splitlines())
-
-
 def test_the_reference_is_short_and_imports_nothing_of_ours() -> None:
-    assert reference_code_lines() <= 60
-    assert "llmtrain_" not in REFERENCE.read_text()
+    exactness.check_reference("sft_reference.py")
 
 
-def spec_changes(folder: Path, processes: int) -> dict[str, Any]:
+def spec_changes(folder: Path) -> dict[str, Any]:
     return {
-        "model.uri": f"file://{folder}/model/",
         "datasets": [
             {"uri": f"file://{folder}/alpaca.jsonl", "format": "Alpaca"},
             {"uri": f"file://{folder}/chats.jsonl", "format": "Messages"},
         ],
-        "output.uri": f"file://{folder}/out/",
-        "evaluation": {"fraction": 0.2, "everySteps": 18},
         "sft": {"packing": True},
-        "training": {
-            "maxSteps": STEPS,
-            "globalBatchSize": 8,
-            "microBatchSize": 2,
-            "maxLength": 96,
-            "learningRate": 5.0e-3,
-            "lrSchedulerType": "cosine",
-            "warmupSteps": 5,
-            "weightDecay": 0.01,
-            "maxGradNorm": 0.5,
-            "loggingSteps": 1,
-            "seed": 7,
-            "arguments": {"adam_beta2": 0.98},
-        },
-        "workers.processesPerNode": processes,
+        "training": {**exactness.TRAINING, "maxLength": 96},
     }
 
 
@@ -81,37 +56,15 @@ def spec_changes(folder: Path, processes: int) -> dict[str, Any]:
 def test_the_loss_curve_equals_plain_trl_bit_for_bit(processes: int, tmp_path: Path) -> None:
     model = tmp_path / "model"
     tiny.build_model(model)
-    files = [str(tmp_path / "alpaca.jsonl"), str(tmp_path / "chats.jsonl")]
-    for file, rows in zip(files, [tiny.alpaca_rows(120), conversations(60)], strict=True):
-        Path(file).write_bytes(tiny.jsonl(rows))
-    run_file = tmp_path / "run.json"
-    spec = jobs.small_spec(spec_changes(tmp_path, processes))
-    run_file.write_text(json.dumps({"name": "exact", "spec": spec}))
-    ours, theirs = tmp_path / "out", tmp_path / "theirs"
-
-    scratch = ("--scratch", str(tmp_path / "scratch"))
-    done = jobs.run_processes(1, "-m", "llmtrain_trainer", str(run_file), *scratch)
-    assert done.returncode == 0, done.stdout + done.stderr
-    done = jobs.run_processes(processes, str(REFERENCE), str(model), str(theirs), *files)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-    log = (ours / "results" / "trainer_log.jsonl").read_text()
-    lines = [json.loads(line) for line in log.splitlines()]
-    history = json.loads((theirs / "history.json").read_text())
-    for name, reference_name, count in (
-        ("loss", "loss", STEPS),
-        ("grad_norm", "grad_norm", STEPS),
-        ("lr", "learning_rate", STEPS),
-        ("eval_loss", "eval_loss", 3),
-    ):
-        curve = [line[name] for line in lines if name in line]
-        expected = [line[reference_name] for line in history if reference_name in line]
-        assert len(curve) == count
-        assert curve == expected, f"the curves of {name} differ"
+    for name, rows in zip(FILES, [tiny.alpaca_rows(120), conversations(60)], strict=True):
+        (tmp_path / name).write_bytes(tiny.jsonl(rows))
+    lines, history = exactness.run_both(
+        tmp_path, processes, "sft_reference.py", spec_changes(tmp_path), files=FILES
+    )
+    curves = {"loss": "loss", "grad_norm": "grad_norm", "lr": "learning_rate"}
+    exactness.compare(lines, history, curves | {"eval_loss": "eval_loss"})
     assert lines[0]["loss"] > 1.1 * [line["loss"] for line in lines if "loss" in line][-1]
     adapter = "adapter/adapter_model.safetensors"
-    assert sha256(ours / adapter) == sha256(theirs / adapter)
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    assert exactness.sha256(tmp_path / "out" / adapter) == exactness.sha256(
+        tmp_path / "theirs" / adapter
+    )
