@@ -32,6 +32,9 @@ _MODULES = {
     "storage": (["tool"], ""),
     "pause": (["."], ""),
 }
+# The compiler and linker collect their garbage less often: a fifth of the time on two cores
+# (200 s to 165 s for `storage`). The limit keeps them from taking more than a small machine has.
+_COMPILER_MEMORY = {"GOGC": "400", "GOMEMLIMIT": "1500MiB"}
 PROGRAM_NAMES = (
     *("kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubectl"),
     *("kubelet", "helm", "coredns", "etcd", "registry", "versitygw", "pause"),
@@ -92,7 +95,7 @@ def build() -> Path:
 
 def _compile(module: str, target: Path) -> None:
     packages, flags = _MODULES[module]
-    env = os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false"}
+    env = _COMPILER_MEMORY | os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false"}
     with step(f"go build: {module}"):
         start = time.monotonic()
         command = ["go", "build", "-trimpath", "-ldflags", f"-s -w {flags}".strip()]
