@@ -7,6 +7,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from llmtrain_api.base import ApiModel, Time
+from llmtrain_api.markers import ListMap
+from llmtrain_api.references import Parent
 
 _Text = Annotated[str, Field(max_length=256)]
 _Count = Annotated[int, Field(ge=0, le=10**15)]
@@ -98,6 +100,9 @@ class Resolved(ApiModel):
 
     image: Annotated[str, Field(max_length=512)] | None = None
     """Trainer image of the latest attempt, by digest once a pod has pulled it."""
+
+    parents: Annotated[list[Parent], Field(max_length=2), ListMap(("field",))] | None = None
+    """The runs that `fromRun` was found to name, and the folders that are read of them."""
 
 
 class Report(ApiModel):

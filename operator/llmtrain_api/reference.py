@@ -15,7 +15,8 @@ from llmtrain_api import API_VERSION
 from llmtrain_api.crd.schema import Schema, structural_schema
 from llmtrain_api.exits import EXIT_POLICIES
 from llmtrain_api.markers import MUTABLE, VALIDATIONS
-from llmtrain_api.run import MAX_NAME_LENGTH, RunSpec
+from llmtrain_api.references import MAX_NAME_LENGTH
+from llmtrain_api.run import RunSpec
 from llmtrain_api.status import RunStatus
 
 _INTRODUCTION = f"""\
@@ -68,7 +69,8 @@ def _section(path: str, block: Schema) -> str:
 def _rules(block: Schema) -> Iterator[str]:
     """Yields the messages of the rules on a block and on the values in it."""
     for rule in block.get(VALIDATIONS, []):
-        yield f"`{rule['fieldPath'].lstrip('.')}`: {rule['message']}"
+        place = f"`{rule['fieldPath'].lstrip('.')}`: " if "fieldPath" in rule else ""
+        yield f"{place}{rule['message']}"
     for name, field in block["properties"].items():
         if "properties" in field:
             continue

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from llmtrain_api.base import ApiModel
 from llmtrain_api.datasets import Dataset, Evaluation
 from llmtrain_api.markers import Atomic, Mutable, Rule
+from llmtrain_api.references import (
+    MAX_NAME_LENGTH,
+    SOURCE_FIELDS,
+    FromRun,
+    Parent,
+    SourceField,
+)
 from llmtrain_api.runrules import RULES
 from llmtrain_api.stages.preference import DPO, KTO, Reward
 from llmtrain_api.stages.pretrain import Architecture, Pretrain, TokenizerSource
@@ -18,9 +27,6 @@ from llmtrain_api.stages.sft import SFT
 from llmtrain_api.stages.tokenizer import TokenizerTraining
 from llmtrain_api.training import Checkpoint, Model, Output, Storage, Training, Tuning
 from llmtrain_api.workers import Workers
-
-MAX_NAME_LENGTH = 40
-"""Children and host names are made of a run's name: `<run>-a<attempt>-<node>` must fit in 63."""
 
 _NAME = "[a-z]([-a-z0-9]*[a-z0-9])?"
 NAME_RULE = Rule(
@@ -30,6 +36,24 @@ NAME_RULE = Rule(
     " ending with a letter or digit: Services and host names are made of it",
     at="metadata.name",
 )
+
+
+def _names_another(field: SourceField, run: Any) -> bool:
+    named = run.spec.references.get(field)
+    return named is None or named.name != run.name
+
+
+NOT_FROM_ITSELF = tuple(
+    Rule(
+        f"!has(self.spec.{field}) || !has(self.spec.{field}.fromRun)"
+        f" || self.spec.{field}.fromRun.name != self.metadata.name",
+        partial(_names_another, field),
+        "is this run itself, which would wait for ever: name another run",
+        at=f"spec.{field}.fromRun.name",
+    )
+    for field in SOURCE_FIELDS
+)
+"""Rules about a run as a whole, its name and its spec."""
 
 
 def _repeated(datasets: list[Dataset]) -> list[str]:
@@ -137,7 +161,8 @@ class RunSpec(ApiModel):
     start_timeout_seconds: Annotated[int, Field(ge=10, le=31_536_000)] = 86_400
     """Seconds in which all pods of an attempt must be running; then the run has failed. What may
     heal until then (no room, a missing Secret, an image that cannot be pulled) is reported in the
-    condition `WorkersReady`. Default: a day."""
+    condition `WorkersReady`. A run that `fromRun` names is waited for as long as it goes on; but no
+    longer than this while it has failed or does not exist. Default: a day."""
 
     suspend: Annotated[bool, Mutable()] = False
     """True stops the pods after a checkpoint, or keeps a run from starting; false goes on from
@@ -185,7 +210,26 @@ class RunSpec(ApiModel):
     def source_uri(self) -> str:
         """Where the tokenizer, and the model unless it is new, are read from; empty for neither."""
         source = self.model or self.tokenizer
-        return source.uri if source is not None else ""
+        return (source.uri or "") if source is not None else ""
+
+    @property
+    def references(self) -> dict[SourceField, FromRun]:
+        """The runs that this one starts from, by the field that names them; none once resolved."""
+        found: dict[SourceField, FromRun] = {}
+        for field in SOURCE_FIELDS:
+            source: Model | TokenizerSource | None = getattr(self, field)
+            if source is not None and source.from_run is not None:
+                found[field] = source.from_run
+        return found
+
+    def resolved(self, parents: Sequence[Parent]) -> RunSpec:
+        """Returns the spec with the folders of `parents` in the place of `fromRun`."""
+        kinds: dict[SourceField, type[Model] | type[TokenizerSource]] = {
+            "model": Model,
+            "tokenizer": TokenizerSource,
+        }
+        sources = {parent.field: kinds[parent.field](uri=parent.uri) for parent in parents}
+        return self.model_copy(update=sources)
 
     def require_training(self) -> Training:
         """Returns `training`, which a rule holds every stage but Tokenizer to."""

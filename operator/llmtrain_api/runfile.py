@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
 
 from llmtrain_api.base import ApiModel
-from llmtrain_api.run import NAME_RULE, RunSpec
+from llmtrain_api.references import Parent
+from llmtrain_api.run import NAME_RULE, NOT_FROM_ITSELF, RunSpec
 
 SPEC_FIELDS_THAT_MAKE_THE_RESULT = (
     "stage",
@@ -43,6 +44,8 @@ def _check_name(name: str) -> str:
 class RunFile(ApiModel):
     """One attempt of one run, as the trainer sees it."""
 
+    rules: ClassVar = NOT_FROM_ITSELF
+
     name: Annotated[str, AfterValidator(_check_name)]
     """Name of the run."""
 
@@ -56,7 +59,10 @@ class RunFile(ApiModel):
     """Number of the attempt. Default: the next one that the output prefix does not know."""
 
     spec: RunSpec
-    """The spec with all defaults in place."""
+    """The spec with all defaults in place, and with folders in the place of `fromRun`."""
+
+    parents: Annotated[list[Parent], Field(max_length=2)] = []
+    """The runs whose folders those are."""
 
     master_address: Annotated[str, Field(max_length=253)] = "127.0.0.1"
     """Host name of node 0, where all processes meet."""
@@ -72,6 +78,8 @@ def spec_hash(spec: RunSpec) -> str:
     processes does, since it decides which process sees which rows. A field that has its default, or
     a block without fields, counts as not there, so that a field added in a later version leaves the
     hash of a run that started before as it was. It follows that a default must never change.
+
+    `spec` is the resolved one: what `fromRun` named counts by its folder, as if `uri` named it.
     """
     chosen = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     if spec.training is not None and spec.training.mixing == "FirstExhausted":

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from llmtrain_api.base import ApiModel, FreeFields, Uri
 from llmtrain_api.markers import Atomic, Rule
+from llmtrain_api.references import ONE_SOURCE, ModelFromRun
 
 _ENDPOINT = r"https?://[^/ ]+"
 
@@ -20,8 +21,14 @@ _ENDPOINT = r"https?://[^/ ]+"
 class Model(ApiModel):
     """The model that training starts from."""
 
-    uri: Uri
-    """Folder of a Hugging Face model: `config.json`, safetensors weights and the tokenizer."""
+    rules: ClassVar = (ONE_SOURCE,)
+
+    uri: Uri | None = None
+    """Folder of a Hugging Face model: `config.json`, safetensors weights and the tokenizer. Exactly
+    one of `uri` and `fromRun` must be set."""
+
+    from_run: ModelFromRun | None = None
+    """The model of another run in this namespace, once that run has succeeded."""
 
 
 class LoRA(ApiModel):

@@ -119,6 +119,8 @@ class Operator:
             run = self._cache.runs.get(key)
             # A new run before what is going on anyway: its first status makes its Job.
             self._queue.add(key, first=run is not None and not run.status.get("conditions"))
+            for follower in self._cache.followers_of(key):  # It may have come, or gone.
+                self._queue.add(follower)
 
     def _accept(self, caller: Caller, report: Report) -> None:
         key = RunKey(caller.namespace, caller.name)

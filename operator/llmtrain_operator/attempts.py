@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from llmtrain_api.progress import Resolved
-from llmtrain_api.status import MAX_ATTEMPTS_KEPT, Attempt, Failure, RunProgress, RunStatus
+from llmtrain_api.status import (
+    MAX_ATTEMPTS_KEPT,
+    Attempt,
+    ConditionType,
+    Failure,
+    RunProgress,
+    RunStatus,
+)
 from llmtrain_operator.children import job_name
 from llmtrain_operator.snapshot import JobView, PodView, format_time, parse_time
 
@@ -105,6 +112,16 @@ def with_retry(status: RunStatus, retry: int) -> RunStatus:
     if status.attempts[-1].outcome is None:
         status = with_latest(status, retry=retry)
     return status.model_copy(update={"restarts": 0})
+
+
+def anew(status: RunStatus) -> RunStatus:
+    """Returns the status of a finished run that is tried again."""
+    status = status.model_copy(update={"completion_time": None})
+    if status.attempts:
+        return status
+    # It never started: what it waited for then is no part of how long it waits now.
+    conditions_left = [c for c in status.conditions if c.type != ConditionType.ACCEPTED]
+    return status.model_copy(update={"conditions": conditions_left})
 
 
 def idle(progress: RunProgress | None) -> RunProgress | None:

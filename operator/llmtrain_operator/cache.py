@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from typing import TypeVar
 
 from llmtrain_operator.auth import Caller
 from llmtrain_operator.snapshot import (
@@ -21,6 +22,8 @@ from llmtrain_operator.snapshot import (
     pod_view,
     run_view,
 )
+
+Item = TypeVar("Item")
 
 REMOVED_REMEMBERED = 20_000
 """UIDs that are known to be gone: more than what goes while a list is being read."""
@@ -37,6 +40,7 @@ class Cache:
         self.runs: dict[RunKey, RunView] = {}
         self._jobs: dict[str, JobView] = {}
         self._pods: dict[str, PodView] = {}
+        self._followers: dict[RunKey, set[RunKey]] = {}
         self._jobs_of: dict[RunKey, set[str]] = {}
         self._pods_of: dict[RunKey, set[str]] = {}
         self._removed: dict[str, None] = {}  # UIDs, oldest first: a late list must not revive them.
@@ -47,7 +51,10 @@ class Cache:
         known = self.runs.get(run.key)
         if run.uid in self._removed or (known is not None and known.version >= run.version):
             return None
+        self._forget_what_it_follows(known)
         self.runs[run.key] = run
+        for named in run.named_runs:
+            self._followers.setdefault(named, set()).add(run.key)
         return run.key
 
     def remove_run(self, key: RunKey, uid: str) -> RunKey:
@@ -56,8 +63,13 @@ class Cache:
         known = self.runs.get(key)
         if known is not None and known.uid == uid:
             del self.runs[key]
+            self._forget_what_it_follows(known)
             self.drop_gone_pods(key)
         return key
+
+    def followers_of(self, key: RunKey) -> frozenset[RunKey]:
+        """Returns the runs that name this one in `fromRun`, whether it exists or not."""
+        return frozenset(self._followers.get(key, ()))
 
     def set_job(self, body: Object) -> RunKey | None:
         """Takes up a Job, unless this version or a newer one is known."""
@@ -170,6 +182,10 @@ class Cache:
                 return int(attempt["number"])
         return None
 
+    def _forget_what_it_follows(self, run: RunView | None) -> None:
+        for named in run.named_runs if run is not None else ():
+            _discard(self._followers, named, run.key)
+
     def _note_removed(self, uid: str) -> None:
         self._removed[uid] = None
         if len(self._removed) > REMOVED_REMEMBERED:
@@ -180,8 +196,8 @@ class Cache:
         _discard(self._pods_of, key, uid)
 
 
-def _discard(index: dict[RunKey, set[str]], key: RunKey, uid: str) -> None:
-    uids = index.get(key, set())
-    uids.discard(uid)
-    if not uids:
+def _discard(index: dict[RunKey, set[Item]], key: RunKey, item: Item) -> None:
+    items = index.get(key, set())
+    items.discard(item)
+    if not items:
         index.pop(key, None)

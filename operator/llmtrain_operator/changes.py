@@ -11,7 +11,14 @@ from llmtrain_operator.diagnosis import describe
 from llmtrain_operator.reasons import EventReason, Reason
 from llmtrain_operator.snapshot import Object
 
-QUIET_REASONS = (Reason.PENDING, Reason.STARTING, Reason.STOPPING, Reason.BACK_OFF)
+QUIET_REASONS = (
+    Reason.PENDING,
+    Reason.STARTING,
+    Reason.STOPPING,
+    Reason.BACK_OFF,
+    Reason.WAITING_FOR_RUN,
+    Reason.RUN_NOT_FOUND,  # The runs of a chain may be applied in any order.
+)
 """Reasons of `WorkersReady=False` that are the usual course of things."""
 
 

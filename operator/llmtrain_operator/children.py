@@ -7,6 +7,7 @@ one per run, and only there where pods have to find each other.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llmtrain_api import API_VERSION
@@ -17,6 +18,7 @@ from llmtrain_api.layout import (
     LABEL_RUN_UID,
     RUN_FILE_NAME,
 )
+from llmtrain_api.references import Parent
 from llmtrain_api.run import RunSpec
 from llmtrain_api.runfile import RunFile
 from llmtrain_operator.overlay import apply_overlay
@@ -44,7 +46,14 @@ def service_name(run: str) -> str:
 
 
 def build_children(
-    run: RunView, spec: RunSpec, attempt: int, *, image: str, progress_url: str, ca: str
+    run: RunView,
+    spec: RunSpec,
+    attempt: int,
+    *,
+    image: str,
+    progress_url: str,
+    ca: str,
+    parents: Sequence[Parent] = (),
 ) -> Children:
     """Returns the objects of an attempt; `ca` is the PEM by which pods check the progress endpoint.
 
@@ -59,6 +68,7 @@ def build_children(
         uid=run.uid,
         attempt=attempt,
         spec=spec,
+        parents=list(parents),
         master_address=f"{name}-0.{service}" if gang else "127.0.0.1",
         progress_url=progress_url,
     )

@@ -101,6 +101,17 @@ def pending(phase: Phase, job: str) -> Verdict:
     )
 
 
+def waiting_for_run(reason: Reason, message: str) -> Verdict:
+    """A run that this one starts from has not succeeded; nothing is made meanwhile."""
+    verdict = Verdict(Phase.PENDING, workers_ready=Said("False", reason, message))
+    if reason is Reason.WAITING_FOR_RUN:
+        return verdict
+    verdict = replace(verdict, accepted=Said("False", reason, message))
+    if reason is Reason.RUN_NOT_FOUND:  # It may be on its way.
+        return verdict
+    return replace(verdict, stalled=Said("True", reason, message))
+
+
 def held_up(phase: Phase, reason: str, message: str) -> Verdict:
     """A child cannot be made now: quota, a policy, a taken name; others have to act."""
     return Verdict(phase, workers_ready=Said("False", reason, message))

@@ -109,6 +109,7 @@ class Executor:
             image=start.image,
             progress_url=self.progress_url,
             ca=self.authority(),
+            parents=start.parents,
         )
         try:
             await self._create_all(run, children)

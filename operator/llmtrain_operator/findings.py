@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from llmtrain_api.progress import Resolved
+from llmtrain_api.references import Parent
 from llmtrain_api.run import RunSpec
 from llmtrain_api.runfile import spec_hash
 from llmtrain_api.status import Failure, RunProgress, RunStatus
@@ -15,12 +16,27 @@ from llmtrain_operator.reporting import summary, with_report
 from llmtrain_operator.snapshot import PodView, Snapshot, parse_time
 
 
-def with_spec_hash(status: RunStatus, spec: RunSpec) -> RunStatus:
-    """Returns `status` with the hash of the spec that it speaks of."""
-    if status.attempts and status.resolved is not None and status.resolved.spec_hash:
+def parents_of(snapshot: Snapshot, status: RunStatus) -> tuple[Parent, ...]:
+    """Returns the runs that this one starts from; once an attempt has started, always the same."""
+    if status.attempts and status.resolved is not None and status.resolved.parents:
+        return tuple(status.resolved.parents)
+    return snapshot.lineage.parents
+
+
+def with_lineage(status: RunStatus, spec: RunSpec, parents: Sequence[Parent]) -> RunStatus:
+    """Returns `status` with the hash of the spec that it speaks of, and with its parents.
+
+    A spec that still waits for one of them has no hash: it would not be that of what is trained.
+    """
+    resolved = status.resolved or Resolved()
+    if status.attempts and resolved.spec_hash:
         return status  # The spec is frozen.
-    resolved = (status.resolved or Resolved()).model_copy(update={"spec_hash": spec_hash(spec)})
-    return status.model_copy(update={"resolved": resolved})
+    changes = {
+        "spec_hash": None if spec.references else spec_hash(spec),
+        "parents": list(parents) or None,
+    }
+    resolved = resolved.model_copy(update=changes)
+    return status.model_copy(update={"resolved": None if resolved == Resolved() else resolved})
 
 
 def with_report_of(snapshot: Snapshot, status: RunStatus) -> RunStatus:

@@ -14,11 +14,13 @@ from llmtrain_api.run import RunSpec
 from llmtrain_operator.acceptance import accept
 from llmtrain_operator.cache import Cache
 from llmtrain_operator.kube import EVENTS, Kube
+from llmtrain_operator.lineage import find_lineage
 from llmtrain_operator.progress import ProgressBook
 from llmtrain_operator.snapshot import (
     ClusterEvent,
     Defaults,
     JobView,
+    Lineage,
     Object,
     PodView,
     Refusal,
@@ -74,6 +76,7 @@ class Observer:
             report=entry.report if entry else None,
             reported_at=entry.heard_at if entry else 0.0,
             refusal=self.refusals.get(run.uid),
+            lineage=find_lineage(key, spec, self._cache.runs) if spec else Lineage(),
         )
 
     def forget_all_but(self, uids: set[str]) -> None:

@@ -3,7 +3,8 @@
     plan ── the spec cannot be carried out: the run is over
       ├── finished           tidy up (TTL), or start again (spec.retry)
       └── the latest attempt is
-            none, or over    suspended │ start the next one, after its back-off
+            none, or over    suspended │ wait for the runs that this one starts from │
+                             start the next one, after its back-off
             unmade           make its children
             starting         say what it waits for, up to startTimeoutSeconds
             running          show progress
@@ -21,6 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
 from llmtrain_api.exits import EXIT_POLICIES, ExitClass
+from llmtrain_api.references import Parent
 from llmtrain_api.run import RunSpec
 from llmtrain_api.status import Attempt, ConditionType, Failure, Phase, RunStatus
 from llmtrain_operator import attempts, conditions
@@ -28,11 +30,12 @@ from llmtrain_operator.children import job_name
 from llmtrain_operator.conditions import Verdict
 from llmtrain_operator.diagnosis import MAX_MESSAGE, describe, diagnose
 from llmtrain_operator.findings import (
+    parents_of,
     with_checkpoint,
     with_image,
     with_last_words,
+    with_lineage,
     with_report_of,
-    with_spec_hash,
     with_step,
 )
 from llmtrain_operator.gang import Gang, GangState, is_stuck, observe_gang, own_jobs, own_pods
@@ -54,6 +57,8 @@ class Start:
     attempt: int
     image: str
     spec: RunSpec
+    """With folders in the place of `fromRun`."""
+    parents: tuple[Parent, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,10 +86,12 @@ def plan(snapshot: Snapshot) -> Plan:
     if _is_finished(status):
         if not _starts_anew(snapshot, status):
             return _plan_finished(snapshot, status)
-        status = status.model_copy(update={"completion_time": None})
+        status = attempts.anew(status)
     if spec is None:
         return _refuse(snapshot, status)
-    status = with_report_of(snapshot, with_spec_hash(status, spec))
+    parents = parents_of(snapshot, status)
+    spec = spec.resolved(parents)
+    status = with_report_of(snapshot, with_lineage(status, spec, parents))
     status = attempts.recovered(status, own_jobs(snapshot), spec.retry)
     status = attempts.with_retry(status, spec.retry)
     latest = status.attempts[-1] if status.attempts else None
@@ -106,6 +113,8 @@ def _plan_next(snapshot: Snapshot, status: RunStatus, spec: RunSpec) -> Plan:
         return _look_again(snapshot, status, verdict, delete_jobs=_to_delete(jobs), kill_pods=stuck)
     if spec.suspend:
         return Plan(_said(snapshot, status, conditions.suspended()))
+    if spec.references:
+        return _plan_waiting(snapshot, status, spec)
     due = attempts.next_start(status, spec.retry, snapshot.defaults.restart_delay_seconds)
     if now < due:
         failed = status.attempts[-1]
@@ -121,6 +130,32 @@ def _plan_next(snapshot: Snapshot, status: RunStatus, spec: RunSpec) -> Plan:
         delete_jobs=_to_delete(own_jobs(snapshot)[: -JOBS_KEPT + 1]),
         delete_config_maps=(job_name(key.name, stale),) if stale > 0 else (),
     )
+
+
+def _plan_waiting(snapshot: Snapshot, status: RunStatus, spec: RunSpec) -> Plan:
+    """Returns what to do while a run that this one starts from has not succeeded: to wait.
+
+    One that goes on is waited for as long as it takes; one that failed or is not there, for
+    `startTimeoutSeconds`, since that heals or comes, or it never does.
+    """
+    obstacle, now = snapshot.lineage.obstacle, snapshot.now
+    assert obstacle is not None  # Else it would have been resolved.
+    reason, message = obstacle.reason, obstacle.message
+    if reason is Reason.INVALID_SPEC:
+        return _finish(snapshot, status, conditions.failed(reason, message, accepted=False))
+    said = _said(snapshot, status, conditions.waiting_for_run(reason, message))
+    if reason is Reason.WAITING_FOR_RUN:
+        return Plan(said)
+    accepted = next(c for c in said.conditions if c.type == ConditionType.ACCEPTED)
+    since = parse_time(accepted.last_transition_time) or now
+    left = since + spec.start_timeout_seconds - now
+    if left > 0:
+        return Plan(said, look_again=left)
+    message = (
+        f"Waited {spec.start_timeout_seconds} s (startTimeoutSeconds) in vain: {message}. Then"
+        " raise spec.retry to try again."
+    )
+    return _finish(snapshot, status, conditions.failed(Reason.START_TIMEOUT, message))
 
 
 def _plan_open(snapshot: Snapshot, status: RunStatus, spec: RunSpec, latest: Attempt) -> Plan:
@@ -151,7 +186,8 @@ def _plan_unmade(snapshot: Snapshot, status: RunStatus, spec: RunSpec, latest: A
         )
     if _start_timed_out(latest, spec, now):
         return _give_up_starting(snapshot, status, spec, refusal.message if refusal else "")
-    start = Start(latest.number, latest.image or snapshot.defaults.trainer_image, spec)
+    image = latest.image or snapshot.defaults.trainer_image
+    start = Start(latest.number, image, spec, parents_of(snapshot, status))
     phase = _phase_of_start(status)
     if refusal is None or refusal.attempt != latest.number:
         return Plan(_said(snapshot, status, conditions.pending(phase, latest.job)), start)

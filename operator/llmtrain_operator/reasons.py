@@ -17,6 +17,14 @@ class Reason(StrEnum):
     ACCEPTED = "Accepted"
     INVALID_SPEC = "InvalidSpec"
 
+    # Accepted and WorkersReady
+    WAITING_FOR_RUN = "WaitingForRun"
+    """A run that `fromRun` names has not succeeded yet."""
+    RUN_NOT_FOUND = "RunNotFound"
+    """There is no such run (yet, or any more)."""
+    PREDECESSOR_FAILED = "PredecessorFailed"
+    """It has failed; it may be tried again."""
+
     # WorkersReady
     PENDING = "Pending"
     """The Job of the attempt has yet to be made."""

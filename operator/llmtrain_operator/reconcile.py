@@ -102,6 +102,7 @@ class Reconciler:
             metrics.STATUS_WRITES.inc()
             for told in tell(old, new):
                 self._recorder.add(run, told)
+            self._wake_followers(run.key, old, new)
             if how_soon is Urgency.NOW and todo.start is None:
                 self._queue.add(run.key)  # No event tells of our own write, and more may follow.
         elif how_soon is not Urgency.NONE:
@@ -112,6 +113,11 @@ class Reconciler:
         self._forget_the_gone(run.key, new)
         if todo.look_again is not None:
             self._queue.add_after(run.key, todo.look_again)
+
+    def _wake_followers(self, key: RunKey, old: RunStatus, new: RunStatus) -> None:
+        """Has the runs looked at that start from this one, if it has come to another phase."""
+        for follower in self._cache.followers_of(key) if old.phase != new.phase else ():
+            self._queue.add(follower)
 
     async def _delete(self, run: RunView, todo: Plan) -> None:
         were_there = [await self._executor.delete_job(run, job) for job in todo.delete_jobs]

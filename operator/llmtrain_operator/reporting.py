@@ -22,8 +22,9 @@ def with_report(status: RunStatus, report: Report, reported_at: float) -> RunSta
     if report.artifacts is not None:
         changes["artifacts"] = merged(status.artifacts or Artifacts(), report.artifacts)
     if report.resolved is not None:
-        # The operator itself knows these two better.
-        told = report.resolved.model_copy(update={"spec_hash": None, "image": None})
+        # The operator itself knows these better.
+        own = {"spec_hash": None, "image": None, "parents": None}
+        told = report.resolved.model_copy(update=own)
         changes["resolved"] = merged(status.resolved or Resolved(), told)
     return status.model_copy(update=changes)
 

@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 
 from llmtrain_api.layout import LABEL_ATTEMPT, LABEL_RUN, LABEL_RUN_UID
 from llmtrain_api.progress import Report
+from llmtrain_api.references import SOURCE_FIELDS, Parent
 from llmtrain_api.run import RunSpec
-from llmtrain_api.status import RunStatus
+from llmtrain_api.status import ConditionType, RunStatus
+from llmtrain_operator.reasons import Reason
 
 Object = dict[str, Any]
 TRAINER = "trainer"
@@ -42,6 +44,18 @@ class RunView:
     deleting: bool
     spec: Object
     status: Object
+
+    @property
+    def named_runs(self) -> tuple[RunKey, ...]:
+        """The runs that `fromRun` names in the spec, whether they exist or not."""
+        sources = (self.spec.get(field) or {} for field in SOURCE_FIELDS)
+        named = [source["fromRun"]["name"] for source in sources if source.get("fromRun")]
+        return tuple(RunKey(self.key.namespace, name) for name in named)
+
+    def condition(self, type_: ConditionType) -> Object:
+        """Returns a condition as it stands in the status; empty where it is not set."""
+        conditions = self.status.get("conditions") or []
+        return next((dict(said) for said in conditions if said["type"] == type_), {})
 
     def read_status(self) -> RunStatus:
         """Returns the status without fields that only a newer operator knows, as after a rollback.
@@ -156,6 +170,22 @@ class ClusterEvent:
     time: float
 
 
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """Why a run cannot start from the runs that it names."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """What `fromRun` names, as far as it is known now: all parents, or what is in the way."""
+
+    parents: tuple[Parent, ...] = ()
+    obstacle: Obstacle | None = None
+
+
 @dataclass(frozen=True)
 class Defaults:
     """What the operator's settings decide for a run."""
@@ -185,6 +215,8 @@ class Snapshot:
     reported_at: float = 0.0
     refusal: Refusal | None = None
     """Set while the API server does not take the children of the latest attempt."""
+    lineage: Lineage = Lineage()
+    """The runs that this one starts from."""
 
 
 def parse_time(text: str | None) -> float | None:

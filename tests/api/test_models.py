@@ -8,7 +8,8 @@ from mistakes import BAD_NAMES, MISTAKES, Mistake
 from pydantic import ValidationError
 
 from llmtrain_api.crd.definition import llmtrainruns
-from llmtrain_api.run import MAX_NAME_LENGTH, RunSpec
+from llmtrain_api.references import MAX_NAME_LENGTH
+from llmtrain_api.run import RunSpec
 from llmtrain_api.runfile import RunFile
 
 SPEC_SCHEMA = llmtrainruns()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"][

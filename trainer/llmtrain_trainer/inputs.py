@@ -60,7 +60,11 @@ def model_folders(spec: RunSpec) -> dict[str, str]:
     for name, stage in (("dpo", spec.dpo), ("kto", spec.kto)):
         if stage is not None:
             found[f"{name}.referenceModel.uri"] = stage.reference_model
-    return {field: named.uri.rstrip("/") for field, named in found.items() if named is not None}
+    return {
+        field: named.uri.rstrip("/")
+        for field, named in found.items()
+        if named is not None and named.uri is not None  # A run file names no other runs.
+    }
 
 
 def list_inputs(run: RunFile) -> FrozenInputs:

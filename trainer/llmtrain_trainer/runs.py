@@ -27,9 +27,15 @@ def read_run(path: Path) -> RunFile:
     if not isinstance(content, dict):
         raise ValueError("not an object: give a run.json or the manifest of one LLMTrainRun")
     try:
-        return _run_of(content)
+        run = _run_of(content)
     except ValidationError as error:
         raise ValueError("; ".join(_in_words(error))) from error
+    for field, named in run.spec.references.items():
+        raise ValueError(
+            f"spec.{field}.fromRun: what run {named.name} wrote is known to the operator of a"
+            f" cluster only: set {field}.uri to the folder model/ under its output.uri"
+        )
+    return run
 
 
 def _in_words(error: ValidationError) -> list[str]:

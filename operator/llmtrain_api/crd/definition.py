@@ -10,7 +10,7 @@ from llmtrain_api.crd.frozen import frozen_rules
 from llmtrain_api.crd.schema import Schema, SchemaError, structural_schema
 from llmtrain_api.crd.structural import faults
 from llmtrain_api.markers import MUTABLE, VALIDATIONS
-from llmtrain_api.run import NAME_RULE, RunSpec
+from llmtrain_api.run import NAME_RULE, NOT_FROM_ITSELF, RunSpec
 from llmtrain_api.status import RunStatus
 
 _COLUMNS = (
@@ -78,7 +78,8 @@ def _root() -> Schema:
     status = structural_schema(RunStatus)
     # kstatus takes an object without status for finished: -1 says that none was looked at yet.
     status["default"] = {"observedGeneration": -1}
-    rules = [*NAME_RULE.keys()[VALIDATIONS], *frozen_rules(spec)]
+    about_all = [rule.keys()[VALIDATIONS][0] for rule in (NAME_RULE, *NOT_FROM_ITSELF)]
+    rules = [*about_all, *frozen_rules(spec)]
     spec = _published(spec)
     if found := [*faults(spec, "spec"), *faults(status, "status")]:
         raise SchemaError("\n".join(found))

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from llmtrain_api.base import ApiModel, Uri
 from llmtrain_api.markers import Rule
+from llmtrain_api.references import ONE_SOURCE, FromRun
 
 
 class Architecture(ApiModel):
@@ -77,10 +78,16 @@ class Architecture(ApiModel):
 
 
 class TokenizerSource(ApiModel):
-    """A tokenizer that is there already."""
+    """A tokenizer that is there already, or comes from another run."""
 
-    uri: Uri
-    """Folder with `tokenizer.json`, as `stage: Tokenizer` or `save_pretrained` writes it."""
+    rules: ClassVar = (ONE_SOURCE,)
+
+    uri: Uri | None = None
+    """Folder with `tokenizer.json`, as `stage: Tokenizer` or `save_pretrained` writes it. Exactly
+    one of `uri` and `fromRun` must be set."""
+
+    from_run: FromRun | None = None
+    """The tokenizer of another run in this namespace, of any stage, once that run has succeeded."""
 
 
 class Pretrain(ApiModel):
