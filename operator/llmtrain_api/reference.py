@@ -99,7 +99,8 @@ def _has_type(field: Schema) -> bool:
 
 def _value_type(field: Schema) -> str:
     if field.get("x-kubernetes-int-or-string"):
-        return "quantity"
+        rules = str(field.get(VALIDATIONS))
+        return "quantity" if "isQuantity" in rules else "integer or string"
     if "enum" in field:
         return " or ".join(f"`{value}`" for value in field["enum"])
     if field.get("format") == "date-time":

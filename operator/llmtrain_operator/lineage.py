@@ -129,10 +129,8 @@ def _uri(named: FromRun, run: RunView) -> str | None:
 
 
 def _words_on_checkpoints(run: RunView) -> str:
-    steps = [str(checkpoint["step"]) for checkpoint in run.status.get("checkpoints") or []]
-    kept = (
-        f"has kept those of the steps {', '.join(sorted(steps, key=int))}" if steps else "has none"
-    )
+    steps = sorted(checkpoint["step"] for checkpoint in run.status.get("checkpoints") or [])
+    kept = f"kept those of the steps {', '.join(map(str, steps))}" if steps else "has none"
     return f"has no checkpoint of that step: it {kept}: name one of those, or Final"
 
 

@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 import specs
-from mistakes import BAD_NAMES, MISTAKES, Mistake
+from mistakes import BAD_NAMES, FROM_ITSELF, MISTAKES, Mistake
 from pydantic import ValidationError
 
 from llmtrain_api.crd.definition import llmtrainruns
-from llmtrain_api.references import MAX_NAME_LENGTH
+from llmtrain_api.references import MAX_NAME_LENGTH, Parent
 from llmtrain_api.run import RunSpec
-from llmtrain_api.runfile import RunFile
+from llmtrain_api.runfile import RunFile, spec_hash
 
 SPEC_SCHEMA = llmtrainruns()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"][
     "spec"
@@ -21,7 +21,7 @@ SPEC_SCHEMA = llmtrainruns()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     "spec",
     [
         *(pytest.param(specs.good(one), id=f"the smallest of {one}") for one in specs.STAGES),
-        *(pytest.param(specs.everything(one), id=f"the fullest of {one}") for one in specs.STAGES),
+        *(pytest.param(specs.everything(one), id=f"the fullest of {one}") for one in specs.KINDS),
         pytest.param(
             specs.changed(specs.good(), "model.uri", "file:///models/x"),
             id="a folder of this machine, on the command line only",
@@ -46,6 +46,33 @@ def test_a_mistake_is_refused(mistake: Mistake) -> None:
 def test_a_bad_name_is_refused(mistake: Mistake) -> None:
     with pytest.raises(ValidationError, match=f"use at most {MAX_NAME_LENGTH} lower-case letters"):
         RunFile.model_validate({"name": mistake.name, "spec": specs.good()})
+
+
+@pytest.mark.parametrize(
+    "mistake", [pytest.param(mistake, id=mistake.id) for mistake in FROM_ITSELF]
+)
+def test_a_run_cannot_start_from_itself(mistake: Mistake) -> None:
+    with pytest.raises(ValidationError, match="fromRun.name: is this run itself, which would wait"):
+        RunFile.model_validate({"name": mistake.name, "spec": mistake.spec()})
+    RunFile.model_validate({"name": "other", "spec": mistake.spec()})
+
+
+def test_the_api_server_refuses_a_run_from_itself_too() -> None:
+    schema = llmtrainruns()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    rules = {rule["fieldPath"]: rule["rule"] for rule in schema["x-kubernetes-validations"]}
+    for field in ("model", "tokenizer"):
+        assert rules[f".spec.{field}.fromRun.name"].endswith("!= self.metadata.name")
+
+
+def test_a_resolved_spec_reads_as_if_it_named_the_folder() -> None:
+    chained = RunSpec.model_validate(specs.everything("KTO"))
+    assert list(chained.references) == ["model"]
+    parent = Parent(field="model", name="sft", uid="u", uri="s3://runs/sft/model/")
+    resolved = chained.resolved([parent])
+    by_hand = specs.changed(specs.everything("KTO"), "model", {"uri": "s3://runs/sft/model/"})
+    assert resolved == RunSpec.model_validate(by_hand)
+    assert resolved.references == {}
+    assert spec_hash(resolved) == spec_hash(RunSpec.model_validate(by_hand))
 
 
 @pytest.mark.parametrize(

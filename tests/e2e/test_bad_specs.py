@@ -15,7 +15,7 @@ import cluster
 import pytest
 import specs
 import yaml
-from mistakes import BAD_NAMES, MISTAKES
+from mistakes import BAD_NAMES, FROM_ITSELF, MISTAKES
 from pydantic import ValidationError
 
 from llmtrain_api.run import RunSpec
@@ -66,8 +66,9 @@ def start(namespace: str, spec: specs.Spec) -> None:
 
 
 def name_of(spec: specs.Spec) -> str:
-    """Returns the name of the started run of a stage."""
-    return f"started-{spec['stage'].lower()}"
+    """Returns the name of the started run of a kind."""
+    chained = "fromRun" in spec.get("tokenizer", {})
+    return f"started-{'chain' if chained else spec['stage'].lower()}"
 
 
 def change(namespace: str, path: str, value: Any, spec: specs.Spec) -> str:
@@ -84,19 +85,19 @@ def refusal(path: str) -> str:
 
 def test_each_mistake_is_refused_with_its_message(namespace: str) -> None:
     told = {}
-    for case in (*MISTAKES, *BAD_NAMES):
+    for case in (*MISTAKES, *BAD_NAMES, *FROM_ITSELF):
         told[case.id] = apply(namespace, case.name, case.spec())
     assert cluster.list_of("llmtrainruns", namespace) == []
 
-    for stage in specs.STAGES:
-        start(namespace, specs.everything(stage))
+    for kind in specs.KINDS:
+        start(namespace, specs.everything(kind))
     for path, value in specs.OTHER_VALUES.items():
         mistake = f"{path} taken away" if value is specs.REMOVE else f"another {path}"
         said = change(namespace, path, value, specs.holding(path))
         assert refusal(path) in said
         told[f"once started, {mistake}"] = said
-    for stage in specs.STAGES:
-        name = name_of(specs.everything(stage))
+    for kind in specs.KINDS:
+        name = name_of(specs.everything(kind))
         assert cluster.status_of(namespace, name)["attempt"] == 1
 
     assert [mistake for mistake, message in told.items() if not message] == []
@@ -135,15 +136,15 @@ def test_mutable_fields_change_once_started(namespace: str) -> None:
         assert change(namespace, path, value, specs.everything()) == ""
 
 
-@pytest.mark.parametrize("stage", specs.STAGES)
-def test_everything_changes_before_the_start(namespace: str, stage: str) -> None:
-    assert apply(namespace, "waiting", specs.everything(stage)) == ""
+@pytest.mark.parametrize("kind", specs.KINDS)
+def test_everything_changes_before_the_start(namespace: str, kind: str) -> None:
+    assert apply(namespace, "waiting", specs.everything(kind)) == ""
     assert apply(namespace, "waiting", specs.good(), "--dry-run=server") == ""
 
 
-@pytest.mark.parametrize("stage", specs.STAGES)
-def test_the_same_spec_is_taken_again_once_started(namespace: str, stage: str) -> None:
-    spec = specs.everything(stage)
+@pytest.mark.parametrize("kind", specs.KINDS)
+def test_the_same_spec_is_taken_again_once_started(namespace: str, kind: str) -> None:
+    spec = specs.everything(kind)
     start(namespace, spec)
     assert apply(namespace, name_of(spec), spec) == ""
 
@@ -245,7 +246,14 @@ VALUES = {
         {"method": "Full", "lora": {"rank": 1}},
     ),
     "evaluation": ({"fraction": 0.5}, {}, {"fraction": 1e-9}, {"fraction": 0.1, "everySteps": 0}),
-    "model": (specs.REMOVE, {"uri": "s3://models/x/"}),
+    "model": (
+        specs.REMOVE,
+        {"uri": "s3://models/x/"},
+        {"fromRun": {"name": "a"}},
+        {"fromRun": {"name": "a", "checkpoint": 400}},
+        {"fromRun": {"name": "a", "checkpoint": "400"}},
+        {"fromRun": {"name": "a"}, "uri": "s3://models/x/"},
+    ),
     "architecture": (
         specs.REMOVE,
         specs.read(specs.everything("Pretrain"), "architecture"),
@@ -255,7 +263,7 @@ VALUES = {
     "architecture.numAttentionHeads": (0, 1, 2, 4, 5, 1025),
     "architecture.numKeyValueHeads": (0, 1, 2, 3, specs.REMOVE),
     "architecture.maxPositionEmbeddings": (8, 1023, 1024, 7),
-    "tokenizer": (specs.REMOVE, {"uri": "s3://runs/x/model/"}),
+    "tokenizer": (specs.REMOVE, {"uri": "s3://runs/x/model/"}, {"fromRun": {"name": "a"}}),
     "tokenizerTraining": (
         specs.REMOVE,
         {"vocabSize": 300},

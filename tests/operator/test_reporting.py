@@ -97,7 +97,11 @@ def test_checkpoints_artifacts_and_choices_are_told() -> None:
             for n in (3, 2, 1)
         ],
         artifacts={"adapter": "s3://runs/one/adapter/"},
-        resolved={"precision": "BF16", "specHash": "theirs"},
+        resolved={
+            "precision": "BF16",
+            "specHash": "theirs",
+            "parents": [{"field": "model", "name": "a", "uid": "b", "uri": "s3://not/theirs/"}],
+        },
     )
     status = with_report(RunStatus(), told, START)
     assert status.latest_checkpoint == "30-a1r0"
@@ -106,6 +110,7 @@ def test_checkpoints_artifacts_and_choices_are_told() -> None:
     assert status.artifacts.adapter == "s3://runs/one/adapter/"
     assert status.resolved is not None
     assert (status.resolved.precision, status.resolved.spec_hash) == ("BF16", None)
+    assert status.resolved.parents is None
     later = with_report(status, report(artifacts={"model": "s3://runs/one/model/"}), START)
     assert later.artifacts is not None
     assert later.artifacts.adapter == "s3://runs/one/adapter/"

@@ -12,7 +12,7 @@ from world import spec_with
 from llmtrain_api.errors import ConfigError
 from llmtrain_api.status import RunProgress, RunStatus
 from llmtrain_operator.acceptance import accept
-from llmtrain_operator.findings import with_checkpoint, with_report_of, with_spec_hash
+from llmtrain_operator.findings import with_checkpoint, with_lineage, with_report_of
 from llmtrain_operator.snapshot import format_time, job_view, parse_time, pod_view, run_view
 
 TIME = "2027-01-15T08:00:00Z"
@@ -182,9 +182,9 @@ def test_a_report_of_another_attempt_is_not_shown() -> None:
 
 
 def test_the_hash_is_of_the_spec_that_was_started() -> None:
-    first = with_spec_hash(RunStatus(), spec())
+    first = with_lineage(RunStatus(), spec(), ())
     assert first.resolved is not None
     assert first.resolved.spec_hash
-    other = with_spec_hash(RunStatus(), spec(training={"seed": 1}))
+    other = with_lineage(RunStatus(), spec(training={"seed": 1}), ())
     assert other.resolved != first.resolved
     assert run().uid

@@ -43,6 +43,16 @@ _OF_ANY_STAGE = (
     Mistake("no model", {"model": REMOVE}),
     Mistake("a model without its place", {"model": {}}),
     Mistake("a second model source", {"model.fromRun": {"name": "earlier"}}),
+    Mistake("a model from a run without a name", {"model": {"fromRun": {"checkpoint": 400}}}),
+    Mistake("a checkpoint of step 0", {"model": {"fromRun": {"name": "a", "checkpoint": 0}}}),
+    Mistake(
+        "the best of its checkpoints, which nothing records",
+        {"model": {"fromRun": {"name": "a", "checkpoint": "Best"}}},
+    ),
+    Mistake("a run's name of 41 letters", {"model": {"fromRun": {"name": "a" * 41}}}),
+    Mistake(
+        "data from a run", {"datasets": [{"fromRun": {"name": "earlier"}, "format": "Alpaca"}]}
+    ),
     Mistake("a model that is not in s3", {"model.uri": "gs://models/smollm2/"}),
     Mistake("a bucket name with capitals", {"output.uri": "s3://Runs/good/"}),
     Mistake(
@@ -144,6 +154,12 @@ _OF_A_SOURCE = (
         {"architecture": _ARCHITECTURE, "tokenizer": _TOKENIZER},
         "Tokenizer",
     ),
+    Mistake("a tokenizer without its place", {"tokenizer": {}}, "Pretrain"),
+    Mistake(
+        "a checkpoint of a tokenizer",
+        {"tokenizer": {"fromRun": {"name": "tokenizer", "checkpoint": "Final"}}},
+        "Pretrain",
+    ),
     Mistake("an architecture without a tokenizer", {"tokenizer": REMOVE}, "Pretrain"),
     Mistake("a tokenizer beside a model", {"tokenizer": _TOKENIZER}),
     Mistake("a context shorter than the rows", {"training.maxLength": 4096}, "Pretrain"),
@@ -244,3 +260,13 @@ BAD_NAMES = (
     Mistake("a name that starts with a digit", {}, name="7b-sft"),
     Mistake("a name with a dot", {}, name="my.run"),
 )
+
+FROM_ITSELF = (
+    Mistake("a model from the run itself", {"model": {"fromRun": {"name": "mistake"}}}),
+    Mistake(
+        "a tokenizer from the run itself",
+        {"tokenizer": {"fromRun": {"name": "mistake"}}},
+        "Pretrain",
+    ),
+)
+"""Mistakes of a spec together with the name of its run."""

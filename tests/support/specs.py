@@ -13,6 +13,8 @@ REMOVE = object()
 """Stands for a field to take away."""
 
 STAGES: tuple[str, ...] = get_args(Stage)
+KINDS = (*STAGES, "Chain")
+"""The kinds of `everything`: every stage, and a run that starts from another one's tokenizer."""
 
 _MODEL: Spec = {
     "model": {"uri": "s3://models/smollm2-135m/"},
@@ -201,6 +203,7 @@ _EVERYTHING: dict[str, Spec] = {
         **_FROM_MODEL,
         "datasets": [{"uri": "s3://data/marks.jsonl", "format": "KTO"}],
         "training": {"maxSteps": 300, **_TRAINING},
+        "model": {"fromRun": {"name": "sft", "checkpoint": 400}},
         "kto": {
             "lossType": "apo_zero_unpaired",
             "beta": 0.2,
@@ -219,17 +222,24 @@ _EVERYTHING: dict[str, Spec] = {
 }
 
 
-def everything(stage: str = "SFT") -> Spec:
-    """Returns a spec of a stage in which every field is set that it takes.
+_EVERYTHING["Chain"] = {
+    **_EVERYTHING["Pretrain"],
+    "stage": "Pretrain",
+    "tokenizer": {"fromRun": {"name": "tokenizer"}},
+}
 
-    Fields that exclude each other are set in different stages.
+
+def everything(kind: str = "SFT") -> Spec:
+    """Returns a spec of one of `KINDS` in which every field is set that it takes.
+
+    Fields that exclude each other are set in different kinds.
     """
-    return copy.deepcopy({"stage": stage, **_AROUND, **_EVERYTHING[stage]})
+    return copy.deepcopy({"stage": kind, **_AROUND, **_EVERYTHING[kind]})
 
 
 def holding(path: str) -> Spec:
-    """Returns `everything` of the first stage that sets the field at `path`, SFT before others."""
-    specs = [everything(stage) for stage in ("SFT", *STAGES)]
+    """Returns `everything` of the first kind that sets the field at `path`, SFT before others."""
+    specs = [everything(kind) for kind in ("SFT", *KINDS)]
     return next(spec for spec in specs if read(spec, path) is not REMOVE)
 
 
@@ -237,6 +247,9 @@ OTHER_VALUES: dict[str, Any] = {
     "stage": "DPO",
     "model": REMOVE,
     "model.uri": "s3://models/other/",
+    "model.fromRun": REMOVE,
+    "model.fromRun.name": "other",
+    "model.fromRun.checkpoint": "Final",
     "architecture": REMOVE,
     "architecture.family": "qwen2",
     "architecture.hiddenSize": 128,
@@ -248,6 +261,8 @@ OTHER_VALUES: dict[str, Any] = {
     "architecture.tieWordEmbeddings": False,
     "tokenizer": REMOVE,
     "tokenizer.uri": "s3://runs/other/model/",
+    "tokenizer.fromRun": REMOVE,
+    "tokenizer.fromRun.name": "other",
     "datasets": [
         {"uri": "s3://data/b.jsonl", "format": "Messages", "weight": 0.3},
         {"uri": "s3://data/a.jsonl", "format": "Alpaca", "weight": 0.7},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from laptop import Laptop
 
 from llmtrain_api.errors import LLMTrainError
+from llmtrain_api.references import Parent
 from llmtrain_api.runfile import RunFile
 from llmtrain_api.training import Storage
 from llmtrain_trainer import finish, owner
@@ -57,6 +59,16 @@ def upload(
         resolved=None,
         tell=tell,
     )
+
+
+def test_the_provenance_names_the_runs_that_it_started_from(
+    output: Folder, run: RunFile, tmp_path: Path
+) -> None:
+    parent = Parent(field="model", name="sft", uid="u", uri="s3://runs/sft/model/", spec_hash="5f")
+    child = run.model_copy(update={"parents": [parent]})
+    upload(output, child, begin(output, 1), tmp_path)
+    told = json.loads(output.read("provenance.json") or b"")
+    assert told["parents"] == [parent.to_dict()]
 
 
 def test_the_manifest_names_all_files(output: Folder, run: RunFile, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from specs import good
+from specs import changed, good
 
 from llmtrain_api.exits import EXIT_POLICIES, ExitClass
 from llmtrain_trainer.__main__ import main
@@ -42,6 +42,18 @@ def test_a_run_file_and_a_manifest_say_the_same(tmp_path: Path) -> None:
         pytest.param(json.dumps(manifest(metadata={})), "name: ", id="no name"),
         pytest.param(
             json.dumps(manifest(spec={**good(), "stagge": "SFT"})), "spec.stagge: ", id="a typo"
+        ),
+        pytest.param(
+            json.dumps(manifest(spec=changed(good(), "model", {"fromRun": {"name": "sft"}}))),
+            "spec.model.fromRun: what run sft wrote is known to the operator .* set model.uri",
+            id="a model of another run",
+        ),
+        pytest.param(
+            json.dumps(
+                manifest(spec={**good("Pretrain"), "tokenizer": {"fromRun": {"name": "t"}}})
+            ),
+            "spec.tokenizer.fromRun: .* set tokenizer.uri",
+            id="a tokenizer of another run",
         ),
     ],
 )
