@@ -76,8 +76,17 @@ def test_a_snippet_is_right(block: Block) -> None:
 @pytest.mark.parametrize("path", [pytest.param(path, id=path.name) for path in EXAMPLES])
 def test_an_example_is_a_run_that_the_api_takes(path: Path) -> None:
     documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
-    assert [document["kind"] for document in documents] == ["LLMTrainRun"]
-    _check_manifest(documents[0])
+    assert {document["kind"] for document in documents} == {"LLMTrainRun"}
+    for document in documents:
+        _check_manifest(document)
+
+
+def test_the_example_of_a_chain_names_its_own_runs_the_last_one_first() -> None:
+    text = (ROOT / "examples/chain.yaml").read_text(encoding="utf-8")
+    documents = list(yaml.safe_load_all(text))
+    specs = [RunSpec.model_validate(document["spec"]) for document in documents]
+    named = [one.name for spec in specs for one in spec.references.values()]
+    assert named == [document["metadata"]["name"] for document in documents[1:]]
 
 
 def _anchors_of(page: Path) -> set[str]:

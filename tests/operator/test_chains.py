@@ -1,4 +1,4 @@
-"""Runs that start from other runs, over a fake cluster: waiting, woken, failed, deleted, retried."""
+"""Runs that start from other runs, over a fake cluster: they wait, are woken, fail, come again."""
 
 from __future__ import annotations
 

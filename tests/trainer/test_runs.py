@@ -45,14 +45,14 @@ def test_a_run_file_and_a_manifest_say_the_same(tmp_path: Path) -> None:
         ),
         pytest.param(
             json.dumps(manifest(spec=changed(good(), "model", {"fromRun": {"name": "sft"}}))),
-            "spec.model.fromRun: what run sft wrote is known to the operator .* set model.uri",
+            r"spec\.model\.fromRun: what run sft wrote is known to the operator .* set model\.uri",
             id="a model of another run",
         ),
         pytest.param(
             json.dumps(
                 manifest(spec={**good("Pretrain"), "tokenizer": {"fromRun": {"name": "t"}}})
             ),
-            "spec.tokenizer.fromRun: .* set tokenizer.uri",
+            r"spec\.tokenizer\.fromRun: .* set tokenizer\.uri",
             id="a tokenizer of another run",
         ),
     ],
