@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def test_the_example_in_reverse_order_trains_to_the_end(namespace: str) -> None:
         status = cluster.wait_finished(namespace, name)
         assert status["phase"] == "Succeeded", status["conditions"]
 
-    for name, before in zip(names, names[1:], strict=False):
+    for name, before in pairwise(names):
         (parent,) = cluster.status_of(namespace, name)["resolved"]["parents"]
         earlier = cluster.get("llmtrainrun", namespace, before)
         assert parent["name"] == before
