@@ -13,8 +13,8 @@ from pydantic import Field
 from llmtrain_api.base import ApiModel
 from llmtrain_api.datasets import Dataset, Evaluation
 from llmtrain_api.markers import Atomic, Mutable, Rule
+from llmtrain_api.references import MAX_NAME_LENGTH as MAX_NAME_LENGTH
 from llmtrain_api.references import (
-    MAX_NAME_LENGTH,
     SOURCE_FIELDS,
     FromRun,
     Parent,
