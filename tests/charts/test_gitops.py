@@ -55,40 +55,64 @@ def test_progress_alone_is_no_reason_to_look_at_an_application_again() -> None:
     assert yaml.safe_load(config_map["data"][key]) == {"jsonPointers": ["/status/progress"]}
 
 
-def built(folder: Path, **settings: Any) -> dict[str, dict[str, Any]]:
-    """Returns what `kubectl kustomize` makes of examples/chain.yaml, by name."""
-    shutil.copy(ROOT / "charts" / "kustomize" / "references.yaml", folder)
-    shutil.copy(ROOT / "examples" / "chain.yaml", folder)
-    kustomization = {
-        "resources": ["chain.yaml"],
+SCHEDULE = """
+apiVersion: llmtrain.dev/v1alpha1
+kind: LLMTrainSchedule
+metadata: {name: weekly, namespace: llmtrain-demo}
+spec:
+  schedule: "@weekly"
+  runTemplate:
+    spec:
+      stage: SFT
+      model: {fromRun: {name: tale-sft}}
+      workers: {image: trainer}
+      storage: {secretName: s3-credentials}
+"""
+
+
+def built(folder: Path, **overlay: Any) -> dict[str, dict[str, Any]]:
+    """Returns what `kubectl kustomize` makes of an overlay over examples/chain.yaml, by name."""
+    base = folder / "base"
+    base.mkdir()
+    (folder / "prod").mkdir()
+    shutil.copy(ROOT / "charts" / "kustomize" / "references.yaml", base)
+    shutil.copy(ROOT / "examples" / "chain.yaml", base)
+    (base / "schedule.yaml").write_text(SCHEDULE)
+    names = {
+        "resources": ["chain.yaml", "schedule.yaml"],
         "configurations": ["references.yaml"],
-        **settings,
     }
-    (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    (base / "kustomization.yaml").write_text(yaml.safe_dump(names))
+    settings = {"resources": ["../base"], **overlay}
+    (folder / "prod" / "kustomization.yaml").write_text(yaml.safe_dump(settings))
     done = subprocess.run(
-        ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=True
+        ["kubectl", "kustomize", str(folder / "prod")], capture_output=True, text=True, check=True
     )
     return {one["metadata"]["name"]: one for one in yaml.safe_load_all(done.stdout)}
 
 
-def test_kustomize_renames_what_runs_name(tmp_path: Path) -> None:
+def test_kustomize_renames_what_runs_and_schedules_name(tmp_path: Path) -> None:
     secret = {"name": "s3-credentials", "namespace": "llmtrain-demo", "literals": ["a=b"]}
-    objects = built(tmp_path, namePrefix="dev-", secretGenerator=[secret])
+    objects = built(tmp_path, nameSuffix="-v7", secretGenerator=[secret])
     [made] = [name for name, one in objects.items() if one["kind"] == "Secret"]
-    assert made.startswith("dev-s3-credentials-")
+    assert made.startswith("s3-credentials-v7-")
     runs = {name: one["spec"] for name, one in objects.items() if one["kind"] == "LLMTrainRun"}
-    assert set(runs) == {"dev-tale-dpo", "dev-tale-sft", "dev-tale-pretrain", "dev-tale-tokenizer"}
+    assert set(runs) == {"tale-dpo-v7", "tale-sft-v7", "tale-pretrain-v7", "tale-tokenizer-v7"}
     assert {spec["storage"]["secretName"] for spec in runs.values()} == {made}
-    assert runs["dev-tale-dpo"]["model"]["fromRun"]["name"] == "dev-tale-sft"
-    assert runs["dev-tale-pretrain"]["tokenizer"]["fromRun"]["name"] == "dev-tale-tokenizer"
+    assert runs["tale-dpo-v7"]["model"]["fromRun"]["name"] == "tale-sft-v7"
+    assert runs["tale-pretrain-v7"]["tokenizer"]["fromRun"]["name"] == "tale-tokenizer-v7"
+    template = objects["weekly-v7"]["spec"]["runTemplate"]["spec"]
+    assert template["model"]["fromRun"]["name"] == "tale-sft-v7"
+    assert template["storage"]["secretName"] == made
 
 
-def test_kustomize_sets_images_of_runs(tmp_path: Path) -> None:
+def test_kustomize_sets_images_of_runs_and_schedules(tmp_path: Path) -> None:
     patch = {
         "target": {"kind": "LLMTrainRun"},
         "patch": "[{op: add, path: /spec/workers/image, value: trainer}]",
     }
     image = {"name": "trainer", "newName": "registry.example/trainer", "newTag": "0.2.0"}
     objects = built(tmp_path, patches=[patch], images=[image])
+    weekly = objects.pop("weekly")["spec"]["runTemplate"]["spec"]
     images = {one["spec"]["workers"]["image"] for one in objects.values()}
-    assert images == {"registry.example/trainer:0.2.0"}
+    assert images | {weekly["workers"]["image"]} == {"registry.example/trainer:0.2.0"}
