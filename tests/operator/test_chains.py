@@ -37,6 +37,7 @@ async def test_a_chain_of_three_runs_one_after_the_other(chain: Chain) -> None:
 
 async def test_a_run_that_waits_makes_nothing_and_says_for_what(chain: Chain) -> None:
     await chain.apply_runs(pre=whole(), one=chained("pre"))
+    await chain.settle_all(60)
     assert [name for name in chain.kube.names("ConfigMap") if name.startswith("one")] == []
     assert chain.said("one") == {
         "Accepted": "True Accepted",

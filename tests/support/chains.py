@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from cluster_fake import START
+from lives import last_words
 from world import World, spec_with
 
-from llmtrain_operator.kube import RUNS
+from llmtrain_api.exits import ExitClass
+from llmtrain_operator.kube import JOBS, PODS, RUNS
 from llmtrain_operator.snapshot import RunKey
 
 Object = dict[str, Any]
@@ -30,8 +31,7 @@ class Chain(World):
     async def apply_runs(self, **specs: Object) -> None:
         """Makes runs by name, in this order, each with an output of its own name."""
         for name, spec in specs.items():
-            own = {**spec, "output": {"uri": f"s3://runs/{name}/", **spec.get("outputs", {})}}
-            own.pop("outputs", None)
+            own = {**spec, "output": {"uri": f"s3://runs/{name}/"}}
             self.kube.put(RUNS, "default", {"metadata": {"name": name}, "spec": own})
         await self.settle_all()
 
@@ -61,18 +61,25 @@ class Chain(World):
         job = f"{name}-a{attempt}"
         self.kube.run_pods(job)
         for pod in self.kube.pods_of(job):
-            self.kube.end_pod(pod, 80, '{"exitClass": "InvalidConfig", "message": "no", "node": 0}')
+            self.kube.end_pod(pod, 80, last_words(ExitClass.CONFIG))
         self.kube.end_job(job, "Failed")
         await self.settle_all()
 
     def delete(self, name: str) -> None:
-        """Deletes a run, with its children, as garbage collection does."""
-        for resource_kind, namespace, child in list(self.kube.objects):
-            if resource_kind == "Job" and child.startswith(f"{name}-a"):
-                del self.kube.objects[resource_kind, namespace, child]
-        for job in self.cache.jobs_of(RunKey("default", name)):
-            self.cache.remove_job(job.uid)
+        """Deletes a run and, as garbage collection does, all that it owns."""
+        self._collect(self.kube.objects["LLMTrainRun", "default", name]["metadata"]["uid"])
         self.kube.remove(RUNS, "default", name)
+
+    def _collect(self, owner: str) -> None:
+        for (kind, namespace, name), body in list(self.kube.objects.items()):
+            owners = body["metadata"].get("ownerReferences", [])
+            if owner not in [reference["uid"] for reference in owners]:
+                continue
+            self._collect(body["metadata"]["uid"])
+            if kind in ("Job", "Pod"):
+                self.kube.remove(JOBS if kind == "Job" else PODS, namespace, name)
+            else:
+                del self.kube.objects[kind, namespace, name]
 
     def said(self, name: str) -> dict[str, str]:
         """Returns the status and reason of each condition of a run, such as `False Pending`."""
@@ -87,6 +94,3 @@ class Chain(World):
             names.add(key.name)
             self.queue.done(key)
         return names
-
-
-__all__ = ["START", "Chain", "chained", "whole"]
