@@ -48,7 +48,7 @@ NOT_FROM_ITSELF = tuple(
         f"!has(self.spec.{field}) || !has(self.spec.{field}.fromRun)"
         f" || self.spec.{field}.fromRun.name != self.metadata.name",
         partial(_names_another, field),
-        "is this run itself, which would wait for ever: name another run",
+        "is this run itself, which would wait for ever: use the name of another one",
         at=f"spec.{field}.fromRun.name",
     )
     for field in SOURCE_FIELDS

@@ -191,6 +191,7 @@ async def test_a_failed_predecessor_is_waited_for_no_longer_than_for_a_start(
     chain: Chain,
 ) -> None:
     await chain.apply_runs(pre=whole(), one={**chained("pre"), "startTimeoutSeconds": 600})
+    chain.kube.run_pods("pre-a1")
     await chain.settle_all(100_000)
     assert chain.said("one")["Finished"] == "False NotFinished", "one that goes on has no limit"
     await chain.fail("pre")

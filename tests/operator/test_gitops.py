@@ -122,7 +122,7 @@ STATES: list[tuple[Record, str, str, str]] = [
     (suspending, "InProgress", "Progressing", "Stopping: The last pods of the attempt"),
     (suspended, "Current", "Suspended", "Suspended: spec.suspend is true"),
     (changed, "InProgress", "Progressing", "Waiting for the operator."),
-    (succeeded, "Current", "Healthy", "Succeeded: Attempt 1 finished at step 20."),
+    (succeeded, "Current", "Healthy", "Succeeded: Attempt 1 finished"),
     (failed, "Failed", "Degraded", "InvalidData: attempt 1, node 0"),
     (invalid, "Failed", "Degraded", "InvalidSpec: spec: training"),
     (late, "Failed", "Degraded", "StartTimeout: The pods were not all running within 60 s"),
