@@ -278,6 +278,15 @@ async def test_a_circle_ends_every_run_of_it_and_can_be_mended(chain: Chain) -> 
     assert chain.kube.names("Job") == ["one-a1", "two-a1"]
 
 
+async def test_a_refused_run_that_is_corrected_has_all_its_time_again(chain: Chain) -> None:
+    await chain.apply_runs(one=chained("two"), two=chained("one"))
+    await chain.settle_all(100_000)
+    chain.kube.change(RUNS, "default", "one", {"spec": {"model": {"fromRun": {"name": "pre"}}}})
+    await chain.settle_all()
+    assert chain.said("one")["WorkersReady"] == "False RunNotFound"
+    assert chain.said("one")["Finished"] == "False NotFinished"
+
+
 async def test_an_adapter_without_its_model_is_refused_at_once(chain: Chain) -> None:
     lora = {**whole(), "tuning": {"method": "LoRA"}}
     await chain.apply_runs(sft=lora, one=chained("sft"))
