@@ -228,7 +228,9 @@ class RunSpec(ApiModel):
             "model": Model,
             "tokenizer": TokenizerSource,
         }
-        sources = {parent.field: kinds[parent.field](uri=parent.uri) for parent in parents}
+        sources: dict[str, Any] = {
+            parent.field: kinds[parent.field](uri=parent.uri) for parent in parents
+        }
         return self.model_copy(update=sources)
 
     def require_training(self) -> Training:

@@ -183,8 +183,9 @@ class Cache:
         return None
 
     def _forget_what_it_follows(self, run: RunView | None) -> None:
-        for named in run.named_runs if run is not None else ():
-            _discard(self._followers, named, run.key)
+        if run is not None:
+            for named in run.named_runs:
+                _discard(self._followers, named, run.key)
 
     def _note_removed(self, uid: str) -> None:
         self._removed[uid] = None
