@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -107,10 +108,8 @@ def test_kustomize_renames_what_runs_and_schedules_name(tmp_path: Path) -> None:
 
 
 def test_kustomize_sets_images_of_runs_and_schedules(tmp_path: Path) -> None:
-    patch = {
-        "target": {"kind": "LLMTrainRun"},
-        "patch": "[{op: add, path: /spec/workers/image, value: trainer}]",
-    }
+    added = [{"op": "add", "path": "/spec/workers/image", "value": "trainer"}]
+    patch = {"target": {"kind": "LLMTrainRun"}, "patch": json.dumps(added)}
     image = {"name": "trainer", "newName": "registry.example/trainer", "newTag": "0.2.0"}
     objects = built(tmp_path, patches=[patch], images=[image])
     weekly = objects.pop("weekly")["spec"]["runTemplate"]["spec"]
