@@ -224,13 +224,11 @@ class RunSpec(ApiModel):
 
     def resolved(self, parents: Sequence[Parent]) -> RunSpec:
         """Returns the spec with the folders of `parents` in the place of `fromRun`."""
-        kinds: dict[SourceField, type[Model] | type[TokenizerSource]] = {
-            "model": Model,
-            "tokenizer": TokenizerSource,
-        }
-        sources: dict[str, Any] = {
-            parent.field: kinds[parent.field](uri=parent.uri) for parent in parents
-        }
+        sources: dict[str, Any] = {}
+        for parent in parents:
+            source: Model | TokenizerSource = getattr(self, parent.field)
+            changes = {"uri": parent.uri, "from_run": None}
+            sources[parent.field] = source.model_copy(update=changes)
         return self.model_copy(update=sources)
 
     def require_training(self) -> Training:
