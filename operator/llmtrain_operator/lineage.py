@@ -12,6 +12,7 @@ from llmtrain_api.layout import CHECKPOINTS, MODEL
 from llmtrain_api.references import FINAL, FromRun, ModelFromRun, Parent, SourceField
 from llmtrain_api.run import RunSpec
 from llmtrain_api.status import ConditionType
+from llmtrain_operator.diagnosis import step_of
 from llmtrain_operator.reasons import Reason
 from llmtrain_operator.snapshot import Lineage, Obstacle, RunKey, RunView
 
@@ -122,14 +123,19 @@ def _uri(named: FromRun, run: RunView) -> str | None:
         # The last report, which names it, may be lost; the place is always the same.
         told = (run.status.get("artifacts") or {}).get("model")
         return str(told or f"{output}/{MODEL}/")
-    for checkpoint in run.status.get("checkpoints") or []:
-        if checkpoint["step"] == step:
-            return f"{output}/{CHECKPOINTS}/{checkpoint['name']}/"
-    return None
+    name = _checkpoints(run).get(step)
+    return f"{output}/{CHECKPOINTS}/{name}/" if name else None
+
+
+def _checkpoints(run: RunView) -> dict[int, str]:
+    """Returns the names of the checkpoints that a run has kept, as far as is known, by step."""
+    names = [run.status.get("latestCheckpoint") or ""]  # By its last words, if reports were lost.
+    names += [checkpoint["name"] for checkpoint in run.status.get("checkpoints") or []]
+    return {step_of(name): name for name in names if name}
 
 
 def _words_on_checkpoints(run: RunView) -> str:
-    steps = sorted(checkpoint["step"] for checkpoint in run.status.get("checkpoints") or [])
+    steps = sorted(_checkpoints(run))
     kept = f"kept those of the steps {', '.join(map(str, steps))}" if steps else "has none"
     return f"has no checkpoint of that step: it {kept}: name one of those, or Final"
 

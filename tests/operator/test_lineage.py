@@ -64,6 +64,12 @@ def test_a_run_that_names_no_other_has_no_parents() -> None:
             "s3://runs/sft/checkpoints/300-a1r1/",
             id="a checkpoint",
         ),
+        pytest.param(
+            {"checkpoint": 400},
+            ended(latestCheckpoint="400-a2r0"),
+            "s3://runs/sft/checkpoints/400-a2r0/",
+            id="a checkpoint that only its last words name",
+        ),
     ],
 )
 def test_a_run_that_succeeded_is_a_parent(

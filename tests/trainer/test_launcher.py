@@ -73,6 +73,7 @@ def test_a_finished_run_is_not_trained_again(laptop: Laptop) -> None:
     laptop.plan["steps"] = 99
     assert laptop.launch() is ExitClass.SUCCESS
     assert "already trained" in laptop.verdict().message
+    assert laptop.verdict().latest_checkpoint == "30-a1r0", "what other runs may start from"
     assert laptop.weights() == DIGITS[:30]
     assert not (laptop.out / "attempts" / "2").exists()
 

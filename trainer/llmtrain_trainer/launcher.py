@@ -22,9 +22,10 @@ from pathlib import Path
 from llmtrain_api.errors import LLMTrainError
 from llmtrain_api.exits import ExitClass
 from llmtrain_api.layout import trainer_log_segment
-from llmtrain_trainer import finish, owner, prepare, torchrun
+from llmtrain_trainer import checkpoints, finish, owner, prepare, torchrun
 from llmtrain_trainer.cgroup import oom_kills, usable_cores
 from llmtrain_trainer.inputs import Downloaded
+from llmtrain_trainer.lineage import lineage
 from llmtrain_trainer.lines import SegmentedUpload
 from llmtrain_trainer.logs import ProcessOutput
 from llmtrain_trainer.node import Node
@@ -82,6 +83,8 @@ def _already_finished(node: Node, manifest: FinalManifest) -> Verdict:
     artifacts = finish.artifacts_of(node.output, paths)
     message = f"already trained: {node.output.uri}/ holds the results of {manifest.created_at}"
     node.reporter.update(activity="Finishing", message=message, artifacts=artifacts)
+    for kept in reversed(lineage(*checkpoints.read_manifests(node.output, node.tell))):
+        node.saw_checkpoint(kept)  # Another run may name one to start from.
     return Verdict(ExitClass.SUCCESS, message)
 
 
