@@ -61,8 +61,8 @@ class RunFile(ApiModel):
     spec: RunSpec
     """The spec with all defaults in place, and with folders in the place of `fromRun`."""
 
-    parents: Annotated[list[Parent], Field(max_length=2)] = []
-    """The runs whose folders those are."""
+    parents: Annotated[list[Parent], Field(max_length=2)] | None = None
+    """The runs whose folders those are. Absent for none, so that older trainers take the file."""
 
     master_address: Annotated[str, Field(max_length=253)] = "127.0.0.1"
     """Host name of node 0, where all processes meet."""

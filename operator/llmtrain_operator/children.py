@@ -68,7 +68,7 @@ def build_children(
         uid=run.uid,
         attempt=attempt,
         spec=spec,
-        parents=list(parents),
+        parents=list(parents) or None,
         master_address=f"{name}-0.{service}" if gang else "127.0.0.1",
         progress_url=progress_url,
     )

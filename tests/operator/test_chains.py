@@ -110,6 +110,7 @@ async def test_the_hash_is_that_of_the_folder_written_by_hand(chain: Chain) -> N
     chain.delete("one")
     await chain.apply_runs(one=by_hand)
     assert chain.kube.status("one")["resolved"]["specHash"] == first
+    assert "parents" not in run_file(chain, "one-a1"), "a trainer that knows of none must take it"
 
 
 async def test_a_new_attempt_keeps_what_the_first_one_started_from(chain: Chain) -> None:

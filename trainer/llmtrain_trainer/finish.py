@@ -74,7 +74,7 @@ def provenance(
         "uid": run.uid,
         "specHash": spec_hash(run.spec),
         "spec": run.spec.to_dict(),
-        "parents": [parent.to_dict() for parent in run.parents],
+        "parents": [parent.to_dict() for parent in run.parents or ()],
         "inputs": [file.model_dump(by_alias=True, exclude={"path"}) for file in inputs.all_files],
         "attempts": [
             start.model_dump(by_alias=True, exclude={"format_version", "launcher"})
