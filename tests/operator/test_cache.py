@@ -172,3 +172,24 @@ def test_what_was_removed_does_not_come_back_by_a_list_that_is_late(cache: Cache
     cache.set_pod(a_pod(10))
     assert cache.pods_of(KEY) == ()
     assert cache.runs == {}
+
+
+def a_follower(version: int, of: str, uid: str = "follower") -> dict[str, Any]:
+    spec = {"model": {"fromRun": {"name": of}}, "tokenizer": {"uri": "s3://runs/tok/model/"}}
+    return body("two", uid, version, spec=spec)
+
+
+def test_followers_are_known_by_the_run_that_they_name_there_or_not(cache: Cache) -> None:
+    two, missing = RunKey("default", "two"), RunKey("default", "missing")
+    cache.set_run(a_follower(11, "one"))
+    assert cache.followers_of(KEY) == {two}
+    cache.remove_run(KEY, "run-1")
+    assert cache.followers_of(KEY) == {two}, "one that is gone may come again"
+    cache.set_run(a_follower(12, "missing"))
+    assert (cache.followers_of(KEY), cache.followers_of(missing)) == (set(), {two})
+    cache.set_run(a_follower(13, "one", uid="another"))
+    assert (cache.followers_of(KEY), cache.followers_of(missing)) == ({two}, set())
+    cache.remove_run(two, "follower")
+    assert cache.followers_of(KEY) == {two}, "another run has its name by now"
+    cache.remove_run(two, "another")
+    assert cache.followers_of(KEY) == set()
