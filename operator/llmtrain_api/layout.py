@@ -61,3 +61,8 @@ RENDEZVOUS_PORT = 29500
 LABEL_RUN = "llmtrain.dev/run"
 LABEL_RUN_UID = "llmtrain.dev/run-uid"
 LABEL_ATTEMPT = "llmtrain.dev/attempt"
+
+# On the runs of a schedule.
+LABEL_SCHEDULE = "llmtrain.dev/schedule"
+ANNOTATION_SCHEDULED_TIME = "llmtrain.dev/scheduled-time"
+"""The time that the run was made for, RFC 3339."""

@@ -46,7 +46,7 @@ class ConditionType(StrEnum):
 
 
 class Condition(ApiModel):
-    """One aspect of the run, as in Kubernetes' own objects."""
+    """One aspect of the object, as in Kubernetes' own objects."""
 
     type: Annotated[str, Field(max_length=64)]
     """Which aspect."""

@@ -54,7 +54,7 @@ def main() -> int:
         log.error("no way to the API server: %s: run in a pod, or set KUBECONFIG", error)
     except NotFoundError as error:
         log.error(
-            "the API server does not know llmtrainruns.%s: %s: install the CRDs of this version,"
+            "the API server does not know all kinds of %s: %s: install the CRDs of this version,"
             " `kubectl apply --server-side -f crds/`",
             GROUP,
             error,

@@ -27,7 +27,7 @@ def accept(spec: Object, trainer_image: str) -> RunSpec:
     try:
         accepted = RunSpec.model_validate(spec)
     except ValidationError as error:
-        raise _config_error(error) from error
+        raise config_error(error, "raise spec.retry") from error
     if not accepted.workers.image and not trainer_image:
         raise ConfigError(
             "workers.image",
@@ -40,7 +40,8 @@ def accept(spec: Object, trainer_image: str) -> RunSpec:
     return accepted
 
 
-def _config_error(error: ValidationError) -> ConfigError:
+def config_error(error: ValidationError, then: str) -> ConfigError:
+    """Returns our error for what pydantic refuses; `then` is the last thing to do about it."""
     details = error.errors()
     problems = [
         ".".join(str(part) for part in detail["loc"]) + ": " + detail["msg"] for detail in details
@@ -49,6 +50,6 @@ def _config_error(error: ValidationError) -> ConfigError:
     return ConfigError(
         "spec",
         "; ".join(problems[:MAX_ERRORS]) + more,
-        "correct it, or bring the CRD and the operator to one version and raise spec.retry: this"
+        f"correct it, or bring the CRD and the operator to one version and {then}: this"
         " CRD lets pass what this operator does not know",
     )

@@ -26,6 +26,8 @@ from llmtrain_operator.queue import WorkQueue
 from llmtrain_operator.reconcile import Reconciler
 from llmtrain_operator.recorder import Recorder
 from llmtrain_operator.resync import keep_reading, read_everything
+from llmtrain_operator.schedule_reconcile import ScheduleReconciler
+from llmtrain_operator.schedule_snapshot import ScheduleKey
 from llmtrain_operator.server import Server, listen
 from llmtrain_operator.settings import Settings
 from llmtrain_operator.snapshot import Defaults, Object, RunKey
@@ -36,6 +38,8 @@ log = logging.getLogger(__name__)
 START_TRIES = 30
 COUNT_EVERY_SECONDS = 2.0
 PUBLISH_AGAIN_SECONDS = 30.0
+SCHEDULE_WORKERS = 4
+"""Schedules that are worked on at the same time: of several that are due, none waits for long."""
 OVER = (Phase.SUCCEEDED, Phase.FAILED, Phase.SUSPENDED)
 
 
@@ -47,6 +51,7 @@ class Operator:
         self._kube = kube
         self._cache = Cache()
         self._queue: WorkQueue[RunKey] = WorkQueue()
+        self._schedule_queue: WorkQueue[ScheduleKey] = WorkQueue()
         self._health = Health()
         self._authority = _authority(settings)
         self._book = ProgressBook(self._queue.add)
@@ -71,6 +76,9 @@ class Operator:
             self._recorder,
             self._pace,
         )
+        self._schedule_reconciler = ScheduleReconciler(
+            self._schedule_queue, self._cache, kube, self._recorder, time.time
+        )
         self._tasks: list[asyncio.Task[Any]] = []
         self._new_authority = asyncio.Event()
 
@@ -86,11 +94,12 @@ class Operator:
         servers.append(await self._listen_for_progress())
         self._start_all()
         self._health.synced = True
-        log.info("watching; %d runs known", len(self._cache.runs))
+        runs, schedules = len(self._cache.runs), len(self._cache.schedules)
+        log.info("watching; %d runs and %d schedules known", runs, schedules)
         await self._watch(servers)
 
     async def _read_at_start(self) -> set[RunKey]:
-        """Reads all runs; waits a while for an API server that is only just starting."""
+        """Reads everything; waits a while for an API server that is only just starting."""
         for _ in range(START_TRIES):
             try:
                 return await self._read()
@@ -105,9 +114,13 @@ class Operator:
         return keys
 
     def _found(self, keys: set[RunKey]) -> None:
-        """Works on all runs, and drops what is remembered of those that are gone."""
+        """Works on everything, and drops what is remembered of what is gone."""
         for key in keys:
             self._queue.add(key)
+        for schedule in self._cache.schedules:
+            self._schedule_queue.add(schedule)
+        schedules = self._cache.schedules.values()
+        self._schedule_reconciler.forget_all_but({schedule.uid for schedule in schedules})
         uids = {run.uid for run in self._cache.runs.values()}
         self._book.forget_all_but(uids)
         self._observer.forget_all_but(uids)
@@ -121,6 +134,11 @@ class Operator:
             self._queue.add(key, first=run is not None and not run.status.get("conditions"))
             for follower in self._cache.followers_of(key):  # It may have come, or gone.
                 self._queue.add(follower)
+
+    def _schedule_changed(self, key: ScheduleKey | None) -> None:
+        self._health.heard_from_api()
+        if key is not None:
+            self._schedule_queue.add(key)
 
     def _accept(self, caller: Caller, report: Report) -> None:
         key = RunKey(caller.namespace, caller.name)
@@ -143,6 +161,7 @@ class Operator:
             self._recorder.work(),
             self._count(),
             *(self._reconciler.work() for _ in range(self._settings.workers)),
+            *(self._schedule_reconciler.work() for _ in range(SCHEDULE_WORKERS)),
         ]
         self._tasks = [asyncio.create_task(part) for part in forever]
 
@@ -157,8 +176,10 @@ class Operator:
             self._new_authority.clear()
 
     async def _count(self) -> None:
-        """Counts runs by phase, for Prometheus and for the pace of status writes."""
+        """Counts runs and schedules, for Prometheus and for the pace of status writes."""
         while True:
+            for ready, number in self._cache.ready_schedules().items():
+                metrics.SCHEDULES.labels(ready=ready).set(number)
             phases = self._cache.phases()
             for phase in Phase:
                 metrics.RUNS.labels(phase=phase.value).set(phases[phase.value])
@@ -167,7 +188,9 @@ class Operator:
 
     async def _watch(self, servers: list[Server]) -> None:
         """Watches until a signal comes or a part breaks, then ends all parts in order."""
-        registry = build_registry(self._cache, self._changed, self._kube.configuration)
+        registry = build_registry(
+            self._cache, self._changed, self._schedule_changed, self._kube.configuration
+        )
         watch, stop = Watch(registry, self._settings.watch_namespaces), asyncio.Event()
 
         def take_signals() -> None:

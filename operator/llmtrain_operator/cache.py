@@ -1,4 +1,6 @@
-"""What the operator knows of the cluster: views of runs, Jobs and pods, by watch and by list.
+"""What the operator knows of the cluster: views of runs, Jobs, pods and schedules.
+
+They come by watch and by list.
 
 An object is replaced by a newer version only, so a late event never hides what the operator wrote
 itself. A pod that is deleted stays, marked as gone, until the attempt it belongs to is over: its
@@ -12,6 +14,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from llmtrain_operator.auth import Caller
+from llmtrain_operator.schedule_snapshot import ScheduleKey, ScheduleView, schedule_view
 from llmtrain_operator.snapshot import (
     JobView,
     Object,
@@ -23,6 +26,7 @@ from llmtrain_operator.snapshot import (
     run_view,
 )
 
+Place = TypeVar("Place")
 Item = TypeVar("Item")
 
 REMOVED_REMEMBERED = 20_000
@@ -30,7 +34,7 @@ REMOVED_REMEMBERED = 20_000
 
 
 class Cache:
-    """Runs, Jobs and pods.
+    """Runs, Jobs, pods and schedules.
 
     A method that takes up or removes an object returns the run it is about, or None if that is
     nothing new: what the operator wrote itself comes back from the watch, too.
@@ -38,6 +42,8 @@ class Cache:
 
     def __init__(self) -> None:
         self.runs: dict[RunKey, RunView] = {}
+        self.schedules: dict[ScheduleKey, ScheduleView] = {}
+        self._runs_of: dict[str, set[RunKey]] = {}  # By the UID of their schedule.
         self._jobs: dict[str, JobView] = {}
         self._pods: dict[str, PodView] = {}
         self._followers: dict[RunKey, set[RunKey]] = {}
@@ -51,10 +57,13 @@ class Cache:
         known = self.runs.get(run.key)
         if run.uid in self._removed or (known is not None and known.version >= run.version):
             return None
-        self._forget_what_it_follows(known)
+        if known is not None:
+            self._forget_run(known)
         self.runs[run.key] = run
         for named in run.named_runs:
             self._followers.setdefault(named, set()).add(run.key)
+        if run.owner_uid:
+            self._runs_of.setdefault(run.owner_uid, set()).add(run.key)
         return run.key
 
     def remove_run(self, key: RunKey, uid: str) -> RunKey:
@@ -62,14 +71,37 @@ class Cache:
         self._note_removed(uid)
         known = self.runs.get(key)
         if known is not None and known.uid == uid:
-            del self.runs[key]
-            self._forget_what_it_follows(known)
+            self._forget_run(known)
             self.drop_gone_pods(key)
         return key
 
     def followers_of(self, key: RunKey) -> frozenset[RunKey]:
         """Returns the runs that name this one in `fromRun`, whether it exists or not."""
         return frozenset(self._followers.get(key, ()))
+
+    def set_schedule(self, body: Object) -> ScheduleKey | None:
+        """Takes up a schedule, unless this version or a newer one is known."""
+        schedule = schedule_view(body)
+        known = self.schedules.get(schedule.key)
+        if schedule.uid in self._removed:
+            return None
+        if known is not None and known.version >= schedule.version:
+            return None
+        self.schedules[schedule.key] = schedule
+        return schedule.key
+
+    def remove_schedule(self, key: ScheduleKey, uid: str) -> ScheduleKey:
+        """Forgets a schedule, unless another one has its name by now."""
+        self._note_removed(uid)
+        known = self.schedules.get(key)
+        if known is not None and known.uid == uid:
+            del self.schedules[key]
+        return key
+
+    def runs_of_schedule(self, uid: str) -> tuple[RunView, ...]:
+        """Returns the runs that the schedule of this UID owns, oldest first."""
+        runs = (self.runs[key] for key in self._runs_of.get(uid, ()))
+        return tuple(sorted(runs, key=lambda run: (run.created, run.key.name)))
 
     def set_job(self, body: Object) -> RunKey | None:
         """Takes up a Job, unless this version or a newer one is known."""
@@ -155,6 +187,12 @@ class Cache:
                 keys.add(RunKey(pod.namespace, pod.run))
         return keys
 
+    def remove_schedules_not_in(self, uids: set[str], version: int) -> None:
+        """Removes the schedules that a list of this version does not hold."""
+        for schedule in list(self.schedules.values()):
+            if schedule.uid not in uids and schedule.version <= version:
+                self.remove_schedule(schedule.key, schedule.uid)
+
     def run_of_pod(self, namespace: str, pod_name: str, pod_uid: str) -> Caller | None:
         """Returns the run that owns a pod through its Job, by uid all the way, or None.
 
@@ -173,6 +211,15 @@ class Cache:
         """Returns how many runs there are by phase."""
         return Counter(str(run.status.get("phase") or "Pending") for run in self.runs.values())
 
+    def ready_schedules(self) -> dict[str, int]:
+        """Returns how many schedules there are by the status of their condition `Ready`."""
+        counts = dict.fromkeys(("True", "False", "Unknown"), 0)
+        for schedule in self.schedules.values():
+            said = schedule.status.get("conditions") or []
+            ready = next((c["status"] for c in said if c["type"] == "Ready"), "Unknown")
+            counts[ready] += 1
+        return counts
+
     def _attempt_of(self, run: RunView, job_uid: str) -> int | None:
         job = self._jobs.get(job_uid)
         if job is not None:
@@ -182,10 +229,12 @@ class Cache:
                 return int(attempt["number"])
         return None
 
-    def _forget_what_it_follows(self, run: RunView | None) -> None:
-        if run is not None:
-            for named in run.named_runs:
-                _discard(self._followers, named, run.key)
+    def _forget_run(self, run: RunView) -> None:
+        del self.runs[run.key]
+        for named in run.named_runs:
+            _discard(self._followers, named, run.key)
+        _discard(self._runs_of, run.owner_uid, run.key)
+
 
     def _note_removed(self, uid: str) -> None:
         self._removed[uid] = None
@@ -197,7 +246,7 @@ class Cache:
         _discard(self._pods_of, key, uid)
 
 
-def _discard(index: dict[RunKey, set[Item]], key: RunKey, item: Item) -> None:
+def _discard(index: dict[Place, set[Item]], key: Place, item: Item) -> None:
     items = index.get(key, set())
     items.discard(item)
     if not items:

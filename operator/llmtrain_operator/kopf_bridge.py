@@ -16,10 +16,13 @@ from kubernetes.aio.client.configuration import Configuration
 from llmtrain_api import GROUP, VERSION
 from llmtrain_api.layout import LABEL_RUN
 from llmtrain_operator.cache import Cache
+from llmtrain_operator.schedule_snapshot import ScheduleKey, schedule_of
 from llmtrain_operator.snapshot import Object, RunKey
 
 Changed = Callable[[RunKey | None], None]
 """Told of the run that an event is about."""
+ScheduleChanged = Callable[[ScheduleKey | None], None]
+"""Told of the schedule that an event is about."""
 
 
 class _NullDiffBase(kopf.DiffBaseStorage):
@@ -56,10 +59,22 @@ def on_pod_event(cache: Cache, deleted: bool, body: Object) -> RunKey | None:
     return cache.remove_pod(body["metadata"]["uid"])
 
 
+def on_schedule_event(cache: Cache, deleted: bool, body: Object) -> ScheduleKey | None:
+    """Takes up an event of a schedule; returns the schedule."""
+    if not deleted:
+        return cache.set_schedule(body)
+    metadata = body["metadata"]
+    key = ScheduleKey(metadata["namespace"], metadata["name"])
+    return cache.remove_schedule(key, metadata["uid"])
+
+
 def build_registry(
-    cache: Cache, changed: Changed, configuration: Configuration
+    cache: Cache,
+    changed: Changed,
+    schedule_changed: ScheduleChanged,
+    configuration: Configuration,
 ) -> kopf.OperatorRegistry:
-    """Returns the handlers: each hands an event over and tells `changed` of the run."""
+    """Returns the handlers: each hands an event over and tells of what it is about."""
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
@@ -68,7 +83,14 @@ def build_registry(
 
     @kopf.on.event(GROUP, VERSION, "llmtrainruns", registry=registry)
     async def on_run(event: kopf.RawEvent, **_: Any) -> None:
-        changed(on_run_event(cache, event["type"] == "DELETED", dict(event["object"])))
+        body = dict(event["object"])
+        changed(on_run_event(cache, event["type"] == "DELETED", body))
+        schedule_changed(schedule_of(body))
+
+    @kopf.on.event(GROUP, VERSION, "llmtrainschedules", registry=registry)
+    async def on_schedule(event: kopf.RawEvent, **_: Any) -> None:
+        body = dict(event["object"])
+        schedule_changed(on_schedule_event(cache, event["type"] == "DELETED", body))
 
     @kopf.on.event("batch", "v1", "jobs", registry=registry)
     async def on_job(event: kopf.RawEvent, **_: Any) -> None:

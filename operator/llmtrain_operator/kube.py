@@ -6,14 +6,16 @@ failure is one of the errors below.
 
 What the operator's account may do, each of it used (`{namespace}` may be all of them):
 
-    llmtrain.dev     llmtrainruns          list, watch
-    llmtrain.dev     llmtrainruns/status   patch
-    batch            jobs                  list, watch, create, delete
-    core             pods                  list, watch, delete (of a pod stuck on a dead node)
-    core             configmaps            get, create, patch (a new authority), delete
-    core             services              get, create
-    core             events                list, create, patch
-    authentication   tokenreviews          create (always cluster-wide)
+    llmtrain.dev     llmtrainruns               list, watch, create, delete (of a schedule)
+    llmtrain.dev     llmtrainruns/status        patch
+    llmtrain.dev     llmtrainschedules          list, watch
+    llmtrain.dev     llmtrainschedules/status   patch
+    batch            jobs                       list, watch, create, delete
+    core             pods                       list, watch, delete (of one stuck on a dead node)
+    core             configmaps                 get, create, patch (a new authority), delete
+    core             services                   get, create
+    core             events                     list, create, patch
+    authentication   tokenreviews               create (always cluster-wide)
 
 ConfigMaps and Services are not watched: one is read only when its name is taken.
 """
@@ -64,6 +66,7 @@ class Resource:
 
 
 RUNS = Resource(API_VERSION, "LLMTrainRun", "llmtrainruns")
+SCHEDULES = Resource(API_VERSION, "LLMTrainSchedule", "llmtrainschedules")
 JOBS = Resource("batch/v1", "Job", "jobs")
 PODS = Resource("v1", "Pod", "pods")
 CONFIG_MAPS = Resource("v1", "ConfigMap", "configmaps")

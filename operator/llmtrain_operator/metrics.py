@@ -20,9 +20,33 @@ RECONCILE_ERRORS = Counter(
     "llmtrain_reconcile_errors_total", "Reconciles that failed and were queued again."
 )
 QUEUE_DEPTH = Gauge(
-    "llmtrain_queue_depth", "Runs that wait for a worker; delayed ones do not count."
+    "llmtrain_queue_depth",
+    "Runs and schedules that wait for a worker; delayed ones do not count.",
+    ["kind"],
 )
-STATUS_WRITES = Counter("llmtrain_status_writes_total", "Writes to the status of a run.")
+for _kind in ("run", "schedule"):
+    QUEUE_DEPTH.labels(kind=_kind)
+STATUS_WRITES = Counter(
+    "llmtrain_status_writes_total", "Writes to the status of a run or schedule."
+)
+
+SCHEDULES = Gauge(
+    "llmtrain_schedules", "Schedules that the operator knows, by readiness.", ["ready"]
+)
+SCHEDULED_RUNS = Counter(
+    "llmtrain_scheduled_runs_total",
+    "Times of schedules: at which a run was created, or refused, or that were skipped.",
+    ["result"],
+)
+SCHEDULE_RESULTS = ("created", "refused", "skipped")
+for _result in SCHEDULE_RESULTS:
+    SCHEDULED_RUNS.labels(result=_result)
+SCHEDULE_DELAY_SECONDS = Histogram(
+    "llmtrain_schedule_delay_seconds",
+    "Time from when a run of a schedule was due, jitter included, to when it was made.",
+    # In time is a second or less; what waits for another run, or was missed, takes hours.
+    buckets=(0.1, 0.5, 1, 2, 5, 10, 30, 60, 300, 3600, 21_600, 86_400),
+)
 
 PROGRESS_POSTS = Counter(
     "llmtrain_progress_posts_total", "Reports that reached the progress endpoint.", ["result"]

@@ -61,8 +61,25 @@ class Reason(StrEnum):
     START_TIMEOUT = "StartTimeout"
 
 
+class ScheduleReason(StrEnum):
+    """Reasons of the conditions of a schedule, and of the times that it skips."""
+
+    # Ready and Stalled
+    SCHEDULED = "Scheduled"
+    SUSPENDED = "Suspended"
+    INVALID_SPEC = "InvalidSpec"
+    RUN_REFUSED = "RunRefused"
+    """The API server does not take the run of a time."""
+
+    # Skipped times
+    RUN_ACTIVE = "RunActive"
+    TOO_LATE = "TooLate"
+    MISSED = "Missed"
+    REFUSED = "Refused"
+
+
 class EventReason(StrEnum):
-    """Reasons of the Events on a run."""
+    """Reasons of the Events on a run, and on a schedule."""
 
     ATTEMPT_STARTED = "AttemptStarted"
     WORKERS_RUNNING = "WorkersRunning"
@@ -74,3 +91,9 @@ class EventReason(StrEnum):
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
     REFUSED = "Refused"
+
+    # On a schedule.
+    RUN_CREATED = "RunCreated"
+    RUN_REPLACED = "RunReplaced"
+    RUN_REFUSED = "RunRefused"
+    TIME_SKIPPED = "TimeSkipped"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import time
 
 from llmtrain_api.status import RunStatus
 from llmtrain_api.statussize import fitted
@@ -12,13 +10,14 @@ from llmtrain_operator import metrics
 from llmtrain_operator.cache import Cache
 from llmtrain_operator.changes import Urgency, tell, urgency
 from llmtrain_operator.execute import Executor
-from llmtrain_operator.kube import KubeError, NamespaceEndsError
+from llmtrain_operator.kube import NamespaceEndsError
 from llmtrain_operator.observe import Observer
 from llmtrain_operator.pace import SOON_SECONDS, Pace
 from llmtrain_operator.plan import Plan, Start, plan
 from llmtrain_operator.queue import WorkQueue
 from llmtrain_operator.recorder import Recorder
 from llmtrain_operator.snapshot import RunKey, RunView, Snapshot
+from llmtrain_operator.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +27,7 @@ STALE_SECONDS = 0.5
 """After this long the watch has told of the version that was in the way; else, once more."""
 
 
-class Reconciler:
+class Reconciler(Worker[RunKey]):
     """Takes runs off the queue and brings each one a step further. Safe to repeat at any time."""
 
     def __init__(
@@ -40,44 +39,12 @@ class Reconciler:
         recorder: Recorder,
         pace: Pace,
     ) -> None:
-        self._queue = queue
+        super().__init__(queue, "run")
         self._cache = cache
         self._observer = observer
         self._executor = executor
         self._recorder = recorder
         self._pace = pace
-        self._turn = asyncio.Lock()
-
-    async def work(self) -> None:
-        """Works on one run after the other, until cancelled."""
-        while True:
-            async with self._turn:  # One waits for work, so that one wakes when there is some.
-                key = await self._queue.get()
-            try:
-                await self._work_on(key)
-            finally:
-                self._queue.done(key)
-                metrics.QUEUE_DEPTH.set(len(self._queue))
-
-    async def _work_on(self, key: RunKey) -> None:
-        began = time.perf_counter()
-        try:
-            await self.reconcile(key)
-        except NamespaceEndsError:
-            log.info("its namespace is being deleted: left alone", extra={"run": str(key)})
-            self._queue.forget(key)
-        except KubeError as error:
-            metrics.RECONCILE_ERRORS.inc()
-            delay = self._queue.retry(key)
-            log.warning("%s; trying again in %.1f s", error, delay, extra={"run": str(key)})
-        except Exception:
-            # A defect in one run's path must not stop the others; it is counted and logged whole.
-            metrics.RECONCILE_ERRORS.inc()
-            delay = self._queue.retry(key)
-            log.exception("failed; trying again in %.1f s", delay, extra={"run": str(key)})
-        else:
-            self._queue.succeeded(key)
-        metrics.RECONCILE_SECONDS.observe(time.perf_counter() - began)
 
     async def reconcile(self, key: RunKey) -> None:
         """Brings a run a step further."""

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from llmtrain_api.layout import LABEL_RUN
 from llmtrain_operator.cache import Cache
-from llmtrain_operator.kube import JOBS, PODS, RUNS, Kube, KubeError, Resource
+from llmtrain_operator.kube import JOBS, PODS, RUNS, SCHEDULES, Kube, KubeError, Resource
 from llmtrain_operator.snapshot import Object, RunKey
 
 log = logging.getLogger(__name__)
@@ -23,10 +23,12 @@ EVERY_SECONDS = 600.0
 async def read_everything(kube: Kube, cache: Cache, namespaces: Sequence[str]) -> set[RunKey]:
     """Brings the cache up to date by lists; returns all runs, those that are gone included.
 
+    The schedules are in the cache afterwards.
+
     `namespaces` are those that are served; none for all.
 
     Raises:
-        NotFoundError: The CRD is not installed.
+        NotFoundError: A CRD is not installed.
         KubeError: The API server does not answer, or refuses.
     """
     runs, version = await _list(kube.list_all, RUNS, namespaces, "")
@@ -38,6 +40,10 @@ async def read_everything(kube: Kube, cache: Cache, namespaces: Sequence[str]) -
         cache.set_job(body)
     for body in pods:
         cache.set_pod(body)
+    schedules, schedules_version = await _list(kube.list_all, SCHEDULES, namespaces, "")
+    for body in schedules:
+        cache.set_schedule(body)
+    cache.remove_schedules_not_in(_uids(schedules), schedules_version)
     gone = cache.remove_what_is_not_in(
         _uids(runs), _uids(jobs), _uids(pods), min(version, jobs_version, pods_version)
     )

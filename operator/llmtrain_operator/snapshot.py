@@ -44,6 +44,14 @@ class RunView:
     deleting: bool
     spec: Object
     status: Object
+    created: float = 0.0
+    owner_uid: str = ""
+    """UID of the schedule that made it; empty if none did."""
+
+    @property
+    def kind(self) -> str:
+        """The kind of the object, for Events and logs."""
+        return "LLMTrainRun"
 
     @property
     def named_runs(self) -> tuple[RunKey, ...]:
@@ -242,6 +250,8 @@ def run_view(body: Object) -> RunView:
         deleting="deletionTimestamp" in metadata,
         spec=body.get("spec") or {},
         status=body.get("status") or {},
+        created=parse_time(metadata["creationTimestamp"]) or 0.0,
+        owner_uid=controller_uid(metadata),
     )
 
 

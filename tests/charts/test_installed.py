@@ -12,7 +12,7 @@ import pytest
 
 pytestmark = pytest.mark.e2e
 
-RUNS = "llmtrainruns.llmtrain.dev"
+RESOURCES = ("llmtrainruns.llmtrain.dev", "llmtrainschedules.llmtrain.dev")
 READ = ("get", "list", "watch")
 WRITE = ("create", "update", "patch", "delete", "deletecollection")
 
@@ -41,12 +41,12 @@ def allowed(user: str, namespace: str) -> dict[str, set[str]]:
     return found
 
 
-def test_the_clusters_own_roles_reach_runs_but_never_their_status(namespace: str) -> None:
+def test_the_clusters_own_roles_reach_what_is_ours_but_never_its_status(namespace: str) -> None:
     cluster.wait_until(lambda: allowed("vera", namespace), "the role is aggregated")
     assert {user: allowed(user, namespace) for user in ("vera", "ed", "ada", "eve")} == {
-        "vera": {RUNS: set(READ)},
-        "ed": {RUNS: {*READ, *WRITE}},
-        "ada": {RUNS: {*READ, *WRITE}},
+        "vera": {resource: set(READ) for resource in RESOURCES},
+        "ed": {resource: {*READ, *WRITE} for resource in RESOURCES},
+        "ada": {resource: {*READ, *WRITE} for resource in RESOURCES},
         "eve": {},
     }
 

@@ -25,8 +25,10 @@ NAMESPACE = "llmtrain-system"
 IMAGES = ("image.repository=registry.example/operator", "trainerImage=registry.example/trainer:1")
 
 RIGHTS = {
-    ("llmtrain.dev", "llmtrainruns"): {"list", "watch"},
+    ("llmtrain.dev", "llmtrainruns"): {"list", "watch", "create", "delete"},
+    ("llmtrain.dev", "llmtrainschedules"): {"list", "watch"},
     ("llmtrain.dev", "llmtrainruns/status"): {"patch"},
+    ("llmtrain.dev", "llmtrainschedules/status"): {"patch"},
     ("batch", "jobs"): {"list", "watch", "create", "delete"},
     ("", "pods"): {"list", "watch", "delete"},
     ("", "configmaps"): {"get", "create", "patch", "delete"},

@@ -21,6 +21,9 @@ SYSTEM = "llmtrain-system"
 NARROW = "llmtrain-narrow"
 """Name of the release, of its namespace and of its ServiceAccount."""
 NOT_BY_ONE_RUN = {
+    ("llmtrain.dev", "llmtrainruns", "create"),  # A schedule.
+    ("llmtrain.dev", "llmtrainruns", "delete"),
+    ("llmtrain.dev", "llmtrainschedules/status", "patch"),
     ("", "pods", "delete"),  # A pod that hangs on a dead node.
     ("", "configmaps", "patch"),  # An operator that starts while a run trains.
     ("", "services", "get"),  # A Service whose name is taken, as from the second attempt on.

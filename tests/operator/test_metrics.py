@@ -21,6 +21,9 @@ def test_all_metrics_are_known_under_these_names() -> None:
         "llmtrain_reconcile_duration_seconds",
         "llmtrain_reconcile_errors",
         "llmtrain_runs",
+        "llmtrain_schedule_delay_seconds",
+        "llmtrain_scheduled_runs",
+        "llmtrain_schedules",
         "llmtrain_status_writes",
     ]
 
@@ -36,6 +39,8 @@ def test_a_metric_is_explained_and_named_by_the_conventions(metric: Metric) -> N
 def test_every_result_of_a_post_is_counted_from_zero() -> None:
     samples = OURS["llmtrain_progress_posts"].samples
     assert {s.labels["result"] for s in samples} >= set(metrics.PROGRESS_RESULTS)
+    samples = OURS["llmtrain_scheduled_runs"].samples
+    assert {s.labels["result"] for s in samples} >= set(metrics.SCHEDULE_RESULTS)
 
 
 def test_the_page_for_operators_lists_them_all() -> None:
@@ -44,4 +49,5 @@ def test_the_page_for_operators_lists_them_all() -> None:
     totals = {n + "_total" if m.type == "counter" else n: m.type for n, m in OURS.items()}
     assert rows == totals
     assert set(re.findall(r"\b(llmtrain_[a-z_]+)\b(?=[\[{)])", page)) <= set(totals)
-    assert all(f"`{result}`" in page for result in metrics.PROGRESS_RESULTS)
+    results = (*metrics.PROGRESS_RESULTS, *metrics.SCHEDULE_RESULTS)
+    assert all(f"`{result}`" in page for result in results)

@@ -1,4 +1,4 @@
-"""`helm test`: the operator is ready, and the API server serves its resource."""
+"""`helm test`: the operator is ready, and the API server serves its resources."""
 
 import json
 import os
@@ -19,6 +19,7 @@ request = urllib.request.Request(
 trust = ssl.create_default_context(cafile=str(ACCOUNT / "ca.crt"))
 with urllib.request.urlopen(request, timeout=10, context=trust) as answer:
     served = [resource["name"] for resource in json.load(answer)["resources"]]
-if "llmtrainruns" not in served:
-    sys.exit(f"the API server serves {served} and not llmtrainruns: install the CRDs")
+missing = {"llmtrainruns", "llmtrainschedules"} - set(served)
+if missing:
+    sys.exit(f"the API server serves {served} and not {missing}: install the CRDs")
 sys.stdout.write(f"the API server serves {', '.join(served)}\n")

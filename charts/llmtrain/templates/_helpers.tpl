@@ -73,9 +73,12 @@ capabilities:
 {{- define "llmtrain.rules" -}}
 - apiGroups: [llmtrain.dev]
   resources: [llmtrainruns]
+  verbs: [list, watch, create, delete]
+- apiGroups: [llmtrain.dev]
+  resources: [llmtrainschedules]
   verbs: [list, watch]
 - apiGroups: [llmtrain.dev]
-  resources: [llmtrainruns/status]
+  resources: [llmtrainruns/status, llmtrainschedules/status]
   verbs: [patch]
 - apiGroups: [batch]
   resources: [jobs]

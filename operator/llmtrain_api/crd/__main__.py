@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llmtrain_api.crd.definition import llmtrainruns
+from llmtrain_api.crd.definition import llmtrainruns, llmtrainschedules
 
 _HEADER = "# Made by `make crds` from operator/llmtrain_api: change the models, not this file.\n"
 
@@ -28,7 +28,10 @@ def render(definition: dict[str, Any]) -> str:
 
 def files() -> dict[str, str]:
     """Returns the text of each CRD by its file name."""
-    return {"llmtrainruns.yaml": render(llmtrainruns())}
+    return {
+        "llmtrainruns.yaml": render(llmtrainruns()),
+        "llmtrainschedules.yaml": render(llmtrainschedules()),
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
