@@ -17,6 +17,7 @@ from llmtrain_api.exits import EXIT_POLICIES
 from llmtrain_api.markers import MUTABLE, VALIDATIONS
 from llmtrain_api.references import MAX_NAME_LENGTH
 from llmtrain_api.run import RunSpec
+from llmtrain_api.schedule import MAX_SCHEDULE_NAME_LENGTH, ScheduleSpec, ScheduleStatus
 from llmtrain_api.status import RunStatus
 
 _INTRODUCTION = f"""\
@@ -28,13 +29,26 @@ Made by `make crds` from `operator/llmtrain_api`: change the models, not this fi
 An `LLMTrainRun` (`ltr`, `{API_VERSION}`) is one model, trained once. Its name has at most
 {MAX_NAME_LENGTH} lower-case letters, digits and `-`, and starts with a letter. Once the run has
 started its spec is frozen, but for the fields marked *may change*.
+
+An `LLMTrainSchedule` (`lts`) makes such runs [by the clock](schedules.md): [below](#schedulespec). Its
+name has at most {MAX_SCHEDULE_NAME_LENGTH} characters.
 """
+
+_BLOCKS = (
+    # The heading, and the model below it.
+    ("spec", RunSpec),
+    ("status", RunStatus),
+    ("schedule.spec", ScheduleSpec),
+    ("schedule.status", ScheduleStatus),
+)
+_TOLD_ELSEWHERE = {"schedule.spec.runTemplate.spec": "spec"}
+"""A block by its path, and the heading under which it stands already."""
 
 
 def render() -> str:
     """Returns the reference as Markdown."""
     parts = [_INTRODUCTION]
-    for name, model in (("spec", RunSpec), ("status", RunStatus)):
+    for name, model in _BLOCKS:
         parts += [_section(*block) for block in _blocks(structural_schema(model), name)]
     return "\n".join([*parts, _exit_classes()])
 
@@ -44,7 +58,7 @@ def _blocks(block: Schema, path: str) -> Iterator[tuple[str, Schema]]:
     yield path, block
     for name, field in block["properties"].items():
         below, suffix = _below(field)
-        if "properties" in below:
+        if "properties" in below and f"{path}.{name}" not in _TOLD_ELSEWHERE:
             yield from _blocks(below, f"{path}.{name}{suffix}")
 
 
@@ -82,7 +96,7 @@ def _rules(block: Schema) -> Iterator[str]:
 def _type(path: str, name: str, field: Schema) -> str:
     below, suffix = _below(field)
     if "properties" in below:
-        place = f"{path}.{name}{suffix}"
+        place = _TOLD_ELSEWHERE.get(f"{path}.{name}", f"{path}.{name}{suffix}")
         link = f"[{name}](#{place.lower().translate(str.maketrans('', '', '.[]'))})"
         return f"list of {link}" if suffix else link
     if suffix:

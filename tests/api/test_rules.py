@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Any, get_args, get_type_hints
+from typing import get_args
 
 import pytest
 import specs
+from apirules import rules_of
 from mistakes import MISTAKES, Mistake
 from pydantic import ValidationError
 
-from llmtrain_api.base import ApiModel
 from llmtrain_api.datasets import Dataset
 from llmtrain_api.markers import Rule
 from llmtrain_api.run import RunSpec
 from llmtrain_api.runrules import FORMATS
-
-
-def rules_of(annotation: Any) -> Iterator[Rule]:
-    """Yields the rules of a type of the API: on it, and on all that is in it."""
-    yield from (mark for mark in getattr(annotation, "__metadata__", ()) if isinstance(mark, Rule))
-    for argument in get_args(annotation):
-        yield from rules_of(argument)
-    if isinstance(annotation, type) and issubclass(annotation, ApiModel):
-        yield from annotation.rules
-        for hint in get_type_hints(annotation, include_extras=True).values():
-            yield from rules_of(hint)
 
 
 def told(mistake: Mistake) -> list[str]:

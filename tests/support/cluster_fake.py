@@ -12,11 +12,17 @@ from collections.abc import Callable
 from typing import Any
 
 from llmtrain_operator.cache import Cache
-from llmtrain_operator.kopf_bridge import on_job_event, on_pod_event, on_run_event
+from llmtrain_operator.kopf_bridge import (
+    on_job_event,
+    on_pod_event,
+    on_run_event,
+    on_schedule_event,
+)
 from llmtrain_operator.kube import (
     JOBS,
     PODS,
     RUNS,
+    SCHEDULES,
     AlreadyExistsError,
     ConflictError,
     NotFoundError,
@@ -207,9 +213,15 @@ class FakeKube:
         return copy.deepcopy(body)
 
     def _tell(self, resource: Resource, body: Object, *, deleted: bool) -> None:
-        take = {RUNS: on_run_event, JOBS: on_job_event, PODS: on_pod_event}.get(resource)
-        if take is not None:
-            take(self.cache, deleted, copy.deepcopy(body))
+        seen = copy.deepcopy(body)
+        if resource is RUNS:
+            on_run_event(self.cache, deleted, seen)
+        elif resource is JOBS:
+            on_job_event(self.cache, deleted, seen)
+        elif resource is PODS:
+            on_pod_event(self.cache, deleted, seen)
+        elif resource is SCHEDULES:
+            on_schedule_event(self.cache, deleted, seen)
 
 
 def _merge(target: Object, change: Object) -> None:
