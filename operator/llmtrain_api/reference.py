@@ -30,7 +30,7 @@ An `LLMTrainRun` (`ltr`, `{API_VERSION}`) is one model, trained once. Its name h
 {MAX_NAME_LENGTH} lower-case letters, digits and `-`, and starts with a letter. Once the run has
 started its spec is frozen, but for the fields marked *may change*.
 
-An `LLMTrainSchedule` (`lts`) makes such runs [by the clock](schedules.md): [below](#schedulespec). Its
+An [`LLMTrainSchedule`](#schedulespec) (`lts`) makes such runs [by the clock](schedules.md). Its
 name has at most {MAX_SCHEDULE_NAME_LENGTH} characters.
 """
 

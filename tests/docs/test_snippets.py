@@ -16,7 +16,8 @@ from llmtrain_api.exits import EXIT_POLICIES
 from llmtrain_api.run import RunSpec
 from llmtrain_api.runfile import SPEC_FIELDS_THAT_MAKE_THE_RESULT
 from llmtrain_api.runrules import FORMATS
-from llmtrain_operator.reasons import Reason
+from llmtrain_api.schedule import MACROS, VARIABLES, ScheduleSpec
+from llmtrain_operator.reasons import Reason, ScheduleReason
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
@@ -42,12 +43,16 @@ def _blocks_of(page: Path) -> Iterator[Block]:
 BLOCKS = [block for page in PAGES for block in _blocks_of(page)]
 
 
+MODELS = {"LLMTrainRun": RunSpec, "LLMTrainSchedule": ScheduleSpec}
+
+
 def _check_manifest(document: Any) -> None:
-    """Holds a run against the models; a fragment of a spec has no `kind` and need only parse."""
-    if isinstance(document, dict) and document.get("kind") == "LLMTrainRun":
+    """Holds an object against its model; a fragment has no `kind` and need only parse."""
+    model = MODELS.get(document.get("kind")) if isinstance(document, dict) else None
+    if model is not None:
         assert document["apiVersion"] == API_VERSION
         assert document["metadata"]["name"]
-        RunSpec.model_validate(document["spec"])
+        model.model_validate(document["spec"])
 
 
 def _check_snippet(block: Block) -> None:
@@ -74,9 +79,9 @@ def test_a_snippet_is_right(block: Block) -> None:
 
 
 @pytest.mark.parametrize("path", [pytest.param(path, id=path.name) for path in EXAMPLES])
-def test_an_example_is_a_run_that_the_api_takes(path: Path) -> None:
+def test_an_example_is_what_the_api_takes(path: Path) -> None:
     documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
-    assert {document["kind"] for document in documents} == {"LLMTrainRun"}
+    assert {document["kind"] for document in documents} <= MODELS.keys()
     for document in documents:
         _check_manifest(document)
 
@@ -144,3 +149,9 @@ def test_the_page_on_storage_names_what_makes_the_hash(field: str) -> None:
 def test_a_reason_is_explained(reason: Reason) -> None:
     page = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
     assert f"`{reason}`" in page, "docs/troubleshooting.md: say what it means and what to do"
+
+
+@pytest.mark.parametrize("word", [*ScheduleReason, *MACROS, *(f"{{{name}}}" for name in VARIABLES)])
+def test_a_word_of_schedules_is_explained(word: str) -> None:
+    page = (ROOT / "docs/schedules.md").read_text(encoding="utf-8")
+    assert f"`{word}`" in page, "docs/schedules.md: say what it means and what to do"

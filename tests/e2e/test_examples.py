@@ -45,9 +45,16 @@ def _rows(format_: str) -> bytes:
     )
 
 
-def _made_small(run: dict[str, Any], namespace: str) -> dict[str, Any]:
+def _spec_of(example: dict[str, Any]) -> dict[str, Any]:
+    """Returns the spec of a run, or of the runs of a schedule."""
+    spec: dict[str, Any] = example["spec"]
+    is_schedule = example["kind"] == "LLMTrainSchedule"
+    return spec["runTemplate"]["spec"] if is_schedule else spec
+
+
+def _made_small(example: dict[str, Any], namespace: str) -> dict[str, Any]:
     """Returns the example on the tiny model, for four steps; all else stays as it is written."""
-    spec = run["spec"]
+    spec = _spec_of(example)
     for source in ("model", "tokenizer"):
         if source in spec:
             spec[source]["uri"] = "s3://models/tiny/"
@@ -64,9 +71,22 @@ def _made_small(run: dict[str, Any], namespace: str) -> dict[str, Any]:
             training.pop(name, None)
         training["maxSteps"] = 4
         training["maxLength"] = min(training["maxLength"], tiny.CONTEXT)
-    spec["output"]["uri"] = f"s3://runs/{namespace}/out/"
-    run["metadata"]["namespace"] = namespace
-    return run
+    if example["kind"] == "LLMTrainSchedule":
+        example["spec"] |= {"schedule": "* * * * *", "jitterSeconds": 0}
+        spec["output"]["uri"] = spec["output"]["uri"].replace("s3://runs", f"s3://runs/{namespace}")
+    else:
+        spec["output"]["uri"] = f"s3://runs/{namespace}/out/"
+    example["metadata"]["namespace"] = namespace
+    return example
+
+
+def _run_of(schedule: str, namespace: str) -> str:
+    """Waits for the first run of a schedule, and returns its name."""
+    selector = f"llmtrain.dev/schedule={schedule}"
+    made = cluster.wait_until(
+        lambda: cluster.list_of("llmtrainruns", namespace, selector), "a run", seconds=75
+    )
+    return str(made[0]["metadata"]["name"])
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -77,10 +97,12 @@ def test_an_example_is_accepted_as_it_is(path: Path, namespace: str) -> None:
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
 def test_an_example_trains(path: Path, namespace: str) -> None:
-    run = _made_small(yaml.safe_load(path.read_text()), namespace)
-    name = run["metadata"]["name"]
-    cluster.apply(run)
-    if "nvidia.com/gpu" in json.dumps(run["spec"]["workers"].get("resources", {})):
+    example = _made_small(yaml.safe_load(path.read_text()), namespace)
+    name, spec = example["metadata"]["name"], _spec_of(example)
+    cluster.apply(example)
+    if example["kind"] == "LLMTrainSchedule":
+        name = _run_of(name, namespace)
+    if "nvidia.com/gpu" in json.dumps(spec["workers"].get("resources", {})):
         told = cluster.wait_until(
             lambda: cluster.condition(cluster.status_of(namespace, name), "WorkersReady").get(
                 "message", ""
@@ -100,4 +122,4 @@ def test_an_example_trains(path: Path, namespace: str) -> None:
     assert status["phase"] == "Succeeded"
     done, _, total = status["progress"]["summary"].partition("/")
     assert done == total == str(status["progress"]["totalSteps"])
-    assert done == "4" or run["spec"]["stage"] == "Tokenizer"  # Its steps are documents.
+    assert done == "4" or spec["stage"] == "Tokenizer"  # Its steps are documents.
