@@ -227,6 +227,7 @@ def _with_runs(status: ScheduleStatus, snapshot: ScheduleSnapshot) -> ScheduleSt
     succeeded = [ended_at(run) for run in runs if has_succeeded(run)]
     return status.model_copy(
         update={
+            "skipped": [one for one in status.skipped if parse_time(one.time) not in made],
             "active": active[-MAX_ACTIVE_LISTED:],
             "active_runs": len(active),
             "last_schedule_time": _latest(status.last_schedule_time, made),
