@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 import specs
+from pydantic.alias_generators import to_camel
 
 from llmtrain_api.exits import ExitClass
 from llmtrain_api.reference import main, render
+from llmtrain_api.schedule import ScheduleSpec
 from llmtrain_api.status import Phase
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "api.md"
@@ -65,6 +67,16 @@ def test_fields_that_may_change_are_marked() -> None:
 )
 def test_a_row_says_type_and_default(block: str, row: str) -> None:
     assert row in section(block)
+
+
+@pytest.mark.parametrize("name", ScheduleSpec.model_fields)
+def test_every_field_of_a_schedule_has_its_row(name: str) -> None:
+    assert f"\n| `{to_camel(name)}` | " in section("schedule.spec")
+
+
+def test_the_spec_of_a_schedules_runs_is_not_told_twice() -> None:
+    assert "| `spec` | [spec](#spec) | required |" in section("schedule.spec.runTemplate")
+    assert TEXT.count("| `learningRate` | number") == 1
 
 
 def test_the_stages_are_named() -> None:
