@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from cluster_fake import FakeKube
 from clockwork import SCHEDULE
+from cluster_fake import FakeKube
 
 from llmtrain_operator.cache import Cache
 from llmtrain_operator.changes import Told
