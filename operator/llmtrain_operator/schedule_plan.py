@@ -19,30 +19,33 @@ from dataclasses import dataclass, replace
 
 from llmtrain_api.schedule import (
     MAX_ACTIVE_LISTED,
-    MAX_SKIPPED_KEPT,
     ActiveRun,
-    Basis,
     ScheduleSpec,
     ScheduleStatus,
-    SkippedTime,
 )
 from llmtrain_operator.reasons import ScheduleReason
 from llmtrain_operator.schedule_children import run_name
 from llmtrain_operator.schedule_conditions import Said, conditions
+from llmtrain_operator.schedule_past import (
+    MAX_COUNTED,
+    baseline,
+    with_basis,
+    with_missed,
+    with_runs,
+    with_skipped,
+)
 from llmtrain_operator.schedule_snapshot import (
     RunRefusal,
     ScheduleSnapshot,
     ended_at,
     has_succeeded,
     is_finished,
-    time_of,
 )
 from llmtrain_operator.snapshot import RunView, format_time, parse_time
 from llmtrain_operator.timetable import Jitter, Timetable
 
 LONGEST_WAIT_SECONDS = 600.0
 """However far the next time is: the clock may be set meanwhile."""
-MAX_COUNTED = 100
 
 
 @dataclass(frozen=True)
@@ -89,11 +92,11 @@ def plan_schedule(snapshot: ScheduleSnapshot) -> SchedulePlan:
     schedule, spec, now = snapshot.schedule, snapshot.spec, snapshot.now
     if schedule.deleting:
         return SchedulePlan()  # Its runs go with it, by their owner references.
-    status = _with_runs(schedule.read_status(), snapshot)
+    status = with_runs(schedule.read_status(), snapshot)
     if spec is None:
         said = Said("False", ScheduleReason.INVALID_SPEC, snapshot.refusal_of_spec, stalled=True)
         return SchedulePlan(status=_said(snapshot, status, said, None))
-    status = _with_basis(status, spec, schedule.created, now)
+    status = with_basis(status, spec, schedule.created, now)
     prune = _beyond_history(snapshot.runs, spec)
     if spec.suspend:
         message = "spec.suspend is true: set it to false to have runs made again."
@@ -101,7 +104,7 @@ def plan_schedule(snapshot: ScheduleSnapshot) -> SchedulePlan:
         return SchedulePlan(status=_said(snapshot, status, said, None), prune=prune)
     timetable = Timetable(spec.schedule, spec.time_zone)
     jitter = Jitter(schedule.uid, spec.jitter_seconds)
-    since = _baseline(status)
+    since = baseline(status)
     due = _find_due(timetable, jitter, since, status, now)
     upcoming = _find_next(timetable, jitter, due.time if due else since, now)
     todo = _decide(snapshot, spec, status, due)
@@ -130,19 +133,20 @@ def _decide(
     now, refusal = snapshot.now, _refusal_of(snapshot, due)
     active = [run for run in snapshot.runs if not is_finished(run)]
     deadline = spec.starting_deadline_seconds
-    status = _with_missed(status, due)
+    if due.previous is not None:
+        status = with_missed(status, due.previous, due.missed)
     if deadline is not None and now > due.at + deadline:
         if not any(one.time == format_time(due.time) for one in status.skipped):
             why = f"no run could be made within {deadline} s (startingDeadlineSeconds)"
-            status = _skip(status, due.time, ScheduleReason.TOO_LATE, why)
+            status = with_skipped(status, due.time, ScheduleReason.TOO_LATE, why)
         return SchedulePlan(status=status)
     if refusal is not None and (refusal.terminal or now < refusal.retry_at):
-        status = _skip(status, due.time, ScheduleReason.REFUSED, refusal.message)
+        status = with_skipped(status, due.time, ScheduleReason.REFUSED, refusal.message)
         wait = None if refusal.terminal else refusal.retry_at - now
         return SchedulePlan(status=status, look_again=wait)
     if active and spec.concurrency_policy == "Forbid":
         why = f"run {active[-1].key.name} is not finished (concurrencyPolicy Forbid)"
-        return SchedulePlan(status=_skip(status, due.time, ScheduleReason.RUN_ACTIVE, why))
+        return SchedulePlan(status=with_skipped(status, due.time, ScheduleReason.RUN_ACTIVE, why))
     replaced = tuple(active) if spec.concurrency_policy == "Replace" else ()
     new = NewRun(run_name(snapshot.schedule.key.name, due.time), due.time, due.at)
     kept = [] if replaced else status.active
@@ -183,87 +187,6 @@ def _find_next(timetable: Timetable, jitter: Jitter, since: float, now: float) -
     return None if time is None else time + jitter.of(time)
 
 
-def _baseline(status: ScheduleStatus) -> float:
-    """Returns the time up to which nothing is to be made any more."""
-    assert status.basis is not None  # `_with_basis` has set it.
-    since = parse_time(status.basis.since) or 0.0
-    return max(since, parse_time(status.last_schedule_time) or 0.0)
-
-
-def _with_basis(
-    status: ScheduleStatus, spec: ScheduleSpec, created: float, now: float
-) -> ScheduleStatus:
-    """Returns `status` with what times are reckoned by: a change of it never works backward.
-
-    Nor does lifting `suspend`: what passed meanwhile was not wanted.
-    """
-    known = status.basis
-    seen = (spec.schedule, spec.time_zone, spec.suspend)
-    if known is not None and (known.schedule, known.time_zone, known.suspend) == seen:
-        return status
-    # The first time that it is seen, its times count from when it was made.
-    since = created if known is None else now
-    basis = Basis(
-        schedule=spec.schedule,
-        time_zone=spec.time_zone,
-        suspend=spec.suspend,
-        since=format_time(since),
-    )
-    return status.model_copy(update={"basis": basis})
-
-
-def _with_runs(status: ScheduleStatus, snapshot: ScheduleSnapshot) -> ScheduleStatus:
-    """Returns `status` with what the runs that are there tell.
-
-    The newest run's time counts as made, also where a crash or a lost status does not say so.
-    """
-    name, runs = snapshot.schedule.key.name, snapshot.runs
-    active = [
-        ActiveRun(name=run.key.name, scheduled_time=_format(time_of(run, name)))
-        for run in runs
-        if not is_finished(run)
-    ]
-    made = [time for run in runs if (time := time_of(run, name)) is not None]
-    succeeded = [ended_at(run) for run in runs if has_succeeded(run)]
-    return status.model_copy(
-        update={
-            "skipped": [one for one in status.skipped if parse_time(one.time) not in made],
-            "active": active[-MAX_ACTIVE_LISTED:],
-            "active_runs": len(active),
-            "last_schedule_time": _latest(status.last_schedule_time, made),
-            "last_successful_time": _latest(status.last_successful_time, succeeded),
-        }
-    )
-
-
-def _latest(known: str | None, found: Sequence[float]) -> str | None:
-    times = [*found, *([parse_time(known) or 0.0] if known else [])]
-    return format_time(max(times)) if times else None
-
-
-def _format(time: float | None) -> str | None:
-    return None if time is None else format_time(time)
-
-
-def _with_missed(status: ScheduleStatus, due: _Due) -> ScheduleStatus:
-    """Returns `status` with the times before the one that is due, for which it is too late."""
-    if due.previous is None:
-        return status
-    others = due.missed - 1
-    count = f"more than {MAX_COUNTED}" if due.missed == MAX_COUNTED else str(others)
-    why = "it passed without a run, and only the latest time is made up for" + (
-        f"; so did {count} before it" if others else ""
-    )
-    return _skip(status, due.previous, ScheduleReason.MISSED, why)
-
-
-def _skip(status: ScheduleStatus, time: float, reason: str, message: str) -> ScheduleStatus:
-    skipped = SkippedTime(time=format_time(time), reason=reason, message=message[:512])
-    others = [one for one in status.skipped if one.time != skipped.time]
-    newest = sorted([skipped, *others], key=lambda one: one.time, reverse=True)
-    return status.model_copy(update={"skipped": newest[:MAX_SKIPPED_KEPT]})
-
-
 def _refusal_of(snapshot: ScheduleSnapshot, due: _Due | None) -> RunRefusal | None:
     """Returns how the run of a time was refused, if the schedule is still what it was then."""
     refusal, generation = snapshot.refusal, snapshot.schedule.generation
@@ -292,7 +215,7 @@ def _said(
     return status.model_copy(
         update={
             "observed_generation": generation,
-            "next_schedule_time": _format(upcoming),
+            "next_schedule_time": None if upcoming is None else format_time(upcoming),
             "conditions": conditions(status.conditions, said, generation, snapshot.now),
         }
     )

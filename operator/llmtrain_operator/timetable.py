@@ -4,8 +4,8 @@ cronsim follows Debian's cron: a time that the clock leaves out comes right afte
 that comes twice counts the first time. A field of hours or minutes that starts with `*` goes by
 time that has passed instead, through both of the doubled hours.
 
-cronsim only ever counts forward here: counting backward from within the second of two equal hours it
-misses the times of the first.
+cronsim only ever counts forward here: counting backward from within the second of two equal hours
+it misses the times of the first.
 """
 
 from __future__ import annotations
