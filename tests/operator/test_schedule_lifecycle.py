@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from clockwork import SCHEDULE, Clockwork, name_at
+from clockwork import SCHEDULE, Clockwork, at, name_at
 from world import SPEC
 
 from llmtrain_operator.kube import (
@@ -97,6 +97,26 @@ async def test_a_tick_takes_two_writes(clockwork: Clockwork) -> None:
         f"create LLMTrainRun {name_at('12:01:00')}",
         "patch LLMTrainSchedule/status tick",
     ]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "before", "when"),
+    [
+        pytest.param("* * * * *", "12:00:59", "12:01:00", id="in the next minute"),
+        pytest.param("@weekly", "12:10:29", "12:10:30", id="next week: in ten minutes"),
+    ],
+)
+async def test_it_asks_to_be_looked_at_again(
+    clockwork: Clockwork, schedule: str, before: str, when: str
+) -> None:
+    clockwork.apply(schedule=schedule)
+    await clockwork.settle()
+    clockwork.kube.now = at(before)
+    clockwork.queue.promote()
+    assert len(clockwork.queue) == 0
+    clockwork.kube.now = at(when)
+    clockwork.queue.promote()
+    assert len(clockwork.queue) == 1
 
 
 async def test_nothing_is_written_while_nothing_happens(clockwork: Clockwork) -> None:
