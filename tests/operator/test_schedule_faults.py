@@ -45,25 +45,26 @@ async def live(policy: str, kills: set[int]) -> tuple[Clockwork, int]:
     clockwork.kube.fail = kill_before(kills)
     deaths = 0
 
-    async def go_on(step: Callable[[], object]) -> None:
+    async def go_on(time: str = "") -> None:
+        """Lives on until a time, or until there is nothing to do, through however many deaths."""
         nonlocal deaths
         while True:
             try:
-                await step()  # type: ignore[misc]
+                await (clockwork.until(time) if time else clockwork.settle())
             except KilledError:
                 deaths += 1
                 await clockwork.restart_operator()
             else:
                 return
 
-    await go_on(clockwork.settle)
+    await go_on()
     for minute in range(1, MINUTES + 1):
-        await go_on(lambda time=f"12:0{minute}:10": clockwork.until(time))
+        await go_on(f"12:0{minute}:10")
         if policy == "Allow" or minute == MINUTES or (policy == "Forbid" and minute % 2 == 0):
             for run in clockwork.status.active:
                 clockwork.end(run.name, "Failed" if minute % 4 else "Succeeded")
-        await go_on(clockwork.settle)
-        await go_on(lambda time=f"12:0{minute}:40": clockwork.until(time))
+        await go_on()
+        await go_on(f"12:0{minute}:40")
     return clockwork, deaths
 
 
