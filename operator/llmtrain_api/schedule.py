@@ -13,7 +13,8 @@ from pydantic import Field
 
 from llmtrain_api.base import ApiModel, Time
 from llmtrain_api.markers import ListMap, Rule
-from llmtrain_api.run import MAX_NAME_LENGTH, RunSpec
+from llmtrain_api.references import MAX_NAME_LENGTH
+from llmtrain_api.run import RunSpec
 from llmtrain_api.status import Condition
 
 MAX_SCHEDULE_NAME_LENGTH = MAX_NAME_LENGTH - len("-29700000")

@@ -235,7 +235,6 @@ class Cache:
             _discard(self._followers, named, run.key)
         _discard(self._runs_of, run.owner_uid, run.key)
 
-
     def _note_removed(self, uid: str) -> None:
         self._removed[uid] = None
         if len(self._removed) > REMOVED_REMEMBERED:

@@ -12,7 +12,8 @@ from schedule_mistakes import BAD_NAMES, MISTAKES, Mistake, good_schedule
 
 from llmtrain_api.crd.definition import llmtrainschedules
 from llmtrain_api.markers import MUTABLE, Rule
-from llmtrain_api.run import MAX_NAME_LENGTH, RunSpec
+from llmtrain_api.references import MAX_NAME_LENGTH
+from llmtrain_api.run import RunSpec
 from llmtrain_api.schedule import (
     MACROS,
     MAX_SCHEDULE_NAME_LENGTH,

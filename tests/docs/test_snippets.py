@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from llmtrain_api import API_VERSION
 from llmtrain_api.exits import EXIT_POLICIES
@@ -43,12 +44,12 @@ def _blocks_of(page: Path) -> Iterator[Block]:
 BLOCKS = [block for page in PAGES for block in _blocks_of(page)]
 
 
-MODELS = {"LLMTrainRun": RunSpec, "LLMTrainSchedule": ScheduleSpec}
+MODELS: dict[str, type[BaseModel]] = {"LLMTrainRun": RunSpec, "LLMTrainSchedule": ScheduleSpec}
 
 
 def _check_manifest(document: Any) -> None:
     """Holds an object against its model; a fragment has no `kind` and need only parse."""
-    model = MODELS.get(document.get("kind")) if isinstance(document, dict) else None
+    model = MODELS.get(str(document.get("kind"))) if isinstance(document, dict) else None
     if model is not None:
         assert document["apiVersion"] == API_VERSION
         assert document["metadata"]["name"]
