@@ -8,11 +8,15 @@ from typing import Any
 
 import pytest
 from chains import Chain, chained, whole
+from cluster_fake import START
 from gitops import kstatus, lua
 from lives import fail_attempt, last_words, start
 
 from llmtrain_api.exits import ExitClass
+from llmtrain_api.status import Condition
 from llmtrain_operator.kube import RUNS
+from llmtrain_operator.schedule_conditions import Said
+from llmtrain_operator.schedule_conditions import conditions as said_of_schedule
 
 Object = dict[str, Any]
 
@@ -206,46 +210,57 @@ async def test_retry_counts_on() -> None:
     assert lua("LLMTrainRun/actions/retry.lua", run)["spec"]["retry"] == 5
 
 
-def schedule(ready: str = "True", *, stalled: str = "False", **changes: Any) -> Object:
-    """Returns a schedule whose conditions say this."""
-    conditions = [
-        {"type": "Ready", "status": ready, "reason": "Scheduled", "message": "All is well."},
-        {"type": "Reconciling", "status": "False", "reason": "UpToDate", "message": ""},
-        {"type": "Stalled", "status": stalled, "reason": "InvalidSpec", "message": "It is not."},
-    ]
-    return {
-        "metadata": {"generation": 2},
-        "spec": {"schedule": "@weekly", "suspend": False},
-        "status": {"observedGeneration": 2, "conditions": conditions},
-        **changes,
-    }
+def schedule(*said: Said, generation: int = 2) -> Object:
+    """Returns a schedule of generation 2 whose operator has said this of it, in this order."""
+    conditions: list[Condition] = []
+    for each in said:
+        conditions = said_of_schedule(conditions, each, generation, START)
+    status = {"observedGeneration": generation, "conditions": [c.to_dict() for c in conditions]}
+    spec = {"schedule": "@weekly", "suspend": False}
+    return {"metadata": {"generation": 2}, "spec": spec, "status": status}
+
+
+GOES = Said("True", "Scheduled", "Runs are made as the schedule says.")
 
 
 @pytest.mark.parametrize(
     ("seen", "flux", "argo", "words"),
     [
         pytest.param(
-            schedule(), "Current", "Healthy", "Scheduled: All is well.", id="one that makes runs"
+            schedule(generation=-1),
+            "InProgress",
+            "Progressing",
+            "Waiting for the operator.",
+            id="a new one",
+        ),
+        pytest.param(schedule(GOES), "Current", "Healthy", "Scheduled: Runs", id="one that goes"),
+        pytest.param(
+            schedule(Said("True", "Suspended", "spec.suspend is true.")),
+            "Current",
+            "Healthy",
+            "Suspended: spec.suspend",
+            id="a suspended one",
         ),
         pytest.param(
-            schedule("False"), "InProgress", "Progressing", "Scheduled", id="one that is not ready"
+            schedule(Said("False", "RunRefused", "exceeded quota")),
+            "InProgress",
+            "Progressing",
+            "RunRefused: exceeded quota",
+            id="one whose run is refused for now",
         ),
         pytest.param(
-            schedule("False", stalled="True"), "Failed", "Degraded", "InvalidSpec", id="a bad one"
+            schedule(GOES, Said("False", "InvalidSpec", "no such zone", stalled=True)),
+            "Failed",
+            "Degraded",
+            "InvalidSpec: no such zone",
+            id="one that cannot work",
         ),
         pytest.param(
-            schedule(status={"observedGeneration": 1}),
+            schedule(GOES, generation=1),
             "InProgress",
             "Progressing",
             "Waiting for the operator.",
             id="one that was changed",
-        ),
-        pytest.param(
-            schedule(status={"observedGeneration": 2}),
-            "Current",
-            "Progressing",
-            "Waiting for the operator.",
-            id="one without conditions",
         ),
     ],
 )
@@ -260,7 +275,7 @@ def test_what_the_engines_make_of_a_schedule(
 
 @pytest.mark.parametrize("suspend", [False, True], ids=["one that goes", "a suspended one"])
 def test_the_actions_of_a_schedule(suspend: bool) -> None:
-    seen = schedule()
+    seen = schedule(GOES)
     seen["spec"]["suspend"] = suspend
     actions = lua("LLMTrainSchedule/discovery.lua", seen)
     assert actions["suspend"]["disabled"] is suspend
