@@ -11,6 +11,7 @@ INPUTS = "inputs.json"
 PROVENANCE = "provenance.json"
 MODEL = "model"
 ADAPTER = "adapter"
+TENSORBOARD = "tensorboard"
 ALL_RESULTS = "results/all_results.json"
 LOSS_PLOT = "plots/training_loss.png"
 CHECKPOINTS = "checkpoints"
@@ -32,6 +33,11 @@ def log_segment(attempt: int, node: int, segment: int) -> str:
 def trainer_log_segment(attempt: int, restart: int, segment: int) -> str:
     """Returns the key of one piece of the training log, one JSON object a line."""
     return f"metrics/trainer_log.a{attempt}r{restart}.{segment:05d}.jsonl"
+
+
+def tensorboard_file(attempt: int, restart: int, number: int) -> str:
+    """Returns the key of an event file of TensorBoard, which reads them in the order of names."""
+    return f"{TENSORBOARD}/events.out.tfevents.a{attempt:05d}r{restart:03d}.{number:05d}"
 
 
 def checkpoint_name(step: int, attempt: int, restart: int) -> str:

@@ -41,6 +41,22 @@ class Progress(ApiModel):
     tokens_per_second: Annotated[float, Field(ge=0, le=10**15)] | None = None
     """Trained tokens per second over all processes, padding not counted."""
 
+    tokens_per_second_per_device: Annotated[float, Field(ge=0, le=10**15)] | None = None
+    """The same for each process, which has one device."""
+
+    mfu: Annotated[float, Field(ge=0, le=100)] | None = None
+    """Share of the devices' peak in bf16 that training uses, from 0 to 1; none where the device is
+    not known or training is not in bf16."""
+
+    data_wait: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Share of the training time that the first process waited for rows, from 0 to 1."""
+
+    peak_memory_device: _Count | None = None
+    """Most memory of its device that the first process has held, in bytes; none on a CPU."""
+
+    peak_memory_host: _Count | None = None
+    """Most memory of the host that the first process has held, in bytes."""
+
     seconds_per_step: Annotated[float, Field(ge=0, le=10**6)] | None = None
     """Median over the newest steps of this attempt; the operator's ETA is made of it."""
 
@@ -75,6 +91,9 @@ class Artifacts(ApiModel):
 
     logs: _Text | None = None
     """Folder of the logs of all attempts."""
+
+    tensorboard: _Text | None = None
+    """Folder of TensorBoard's event files of all attempts."""
 
 
 class Resolved(ApiModel):

@@ -25,6 +25,7 @@ from llmtrain_api.stages.preference import DPO, KTO, Reward
 from llmtrain_api.stages.pretrain import Architecture, Pretrain, TokenizerSource
 from llmtrain_api.stages.sft import SFT
 from llmtrain_api.stages.tokenizer import TokenizerTraining
+from llmtrain_api.tracking import Tracking
 from llmtrain_api.training import Checkpoint, Model, Output, Storage, Training, Tuning
 from llmtrain_api.workers import Workers
 
@@ -154,6 +155,9 @@ class RunSpec(ApiModel):
 
     storage: Storage = Storage()
     """How object storage is reached."""
+
+    tracking: Tracking | None = None
+    """Services that are told of the curves beside storage. Default: none."""
 
     restart_policy: RestartPolicy = RestartPolicy()
     """What happens after a failure."""

@@ -103,6 +103,21 @@ class RunProgress(ApiModel):
     tokens_per_second: _Short | None = None
     """Trained tokens per second over all processes."""
 
+    tokens_per_second_per_device: _Short | None = None
+    """The same for each device."""
+
+    mfu: _Short | None = None
+    """Share of the devices' peak in bf16 that training uses, such as `41.2%`."""
+
+    data_wait: _Short | None = None
+    """Share of the time that training waits for rows, such as `0.4%`."""
+
+    peak_memory_device: _Short | None = None
+    """Most memory of a device that the first process has held, such as `61.2Gi`."""
+
+    peak_memory_host: _Short | None = None
+    """Most memory of the host that the first process has held, such as `2.1Gi`."""
+
     last_update_time: Time | None = None
     """When the operator last heard from the trainer."""
 
@@ -188,6 +203,10 @@ class RunStatus(ApiModel):
 
     phase: Phase | None = None
     """A word for people; read the conditions in programs."""
+
+    model: Annotated[str, Field(max_length=256)] | None = None
+    """What is trained, for people: the model's URI, or what a new one is, such as
+    `new llama 12.3M` or `new BPE 32000`."""
 
     conditions: Annotated[list[Condition], Field(max_length=16), ListMap(("type",))] = []
     """Accepted, WorkersReady, Suspended, Reconciling, Stalled, Succeeded, Finished."""

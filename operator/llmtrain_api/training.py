@@ -184,6 +184,12 @@ class Training(ApiModel):
     seed: Annotated[int, Field(ge=0, le=4_294_967_295)] = 42
     """Seed of sample order, dropout and new weights. Default: 42, as in transformers."""
 
+    deterministic: bool = False
+    """Only operations that give the same bits each time, transformers' `full_determinism`: slower
+    on a GPU, and refused in the middle of training where an operation knows no such way. On a CPU
+    the same spec, data, image, topology and number of threads give the same weights without it.
+    Default: off, as in transformers."""
+
     arguments: FreeFields = {}
     """Any other argument of the stage's trainer, by its own name (`adam_beta2: 0.95`): of
     transformers' `TrainingArguments` for Pretrain, else of TRL's `SFTConfig`, `DPOConfig`,

@@ -124,13 +124,17 @@ def anew(status: RunStatus) -> RunStatus:
     return status.model_copy(update={"conditions": conditions_left})
 
 
+_OF_THE_MOMENT = (
+    *("activity", "message", "eta"),
+    *("tokens_per_second", "tokens_per_second_per_device", "mfu", "data_wait"),
+)
+
+
 def idle(progress: RunProgress | None) -> RunProgress | None:
     """Returns the progress of a run that does not train at the moment."""
     if progress is None:
         return None
-    return progress.model_copy(
-        update={"activity": None, "message": None, "eta": None, "tokens_per_second": None}
-    )
+    return progress.model_copy(update=dict.fromkeys(_OF_THE_MOMENT))
 
 
 def next_start(status: RunStatus, retry: int, base_delay: float) -> float:

@@ -12,7 +12,7 @@ from llmtrain_api.runfile import spec_hash
 from llmtrain_api.status import Failure, RunProgress, RunStatus
 from llmtrain_operator import attempts
 from llmtrain_operator.diagnosis import last_words, step_of
-from llmtrain_operator.reporting import summary, with_report
+from llmtrain_operator.reporting import model_words, summary, with_report
 from llmtrain_operator.snapshot import PodView, Snapshot, parse_time
 
 
@@ -37,6 +37,11 @@ def with_lineage(status: RunStatus, spec: RunSpec, parents: Sequence[Parent]) ->
     }
     resolved = resolved.model_copy(update=changes)
     return status.model_copy(update={"resolved": None if resolved == Resolved() else resolved})
+
+
+def with_model(status: RunStatus, spec: RunSpec) -> RunStatus:
+    """Returns `status` with what is trained, as the column MODEL shows it."""
+    return status.model_copy(update={"model": model_words(spec, status.resolved)})
 
 
 def with_report_of(snapshot: Snapshot, status: RunStatus) -> RunStatus:

@@ -35,6 +35,7 @@ from llmtrain_operator.findings import (
     with_image,
     with_last_words,
     with_lineage,
+    with_model,
     with_report_of,
     with_step,
 )
@@ -92,6 +93,7 @@ def plan(snapshot: Snapshot) -> Plan:
     parents = parents_of(snapshot, status)
     spec = spec.resolved(parents)
     status = with_report_of(snapshot, with_lineage(status, spec, parents))
+    status = with_model(status, spec)
     status = attempts.recovered(status, own_jobs(snapshot), spec.retry)
     status = attempts.with_retry(status, spec.retry)
     latest = status.attempts[-1] if status.attempts else None

@@ -20,6 +20,7 @@ from llmtrain_api.layout import (
     TOKEN_FILE,
 )
 from llmtrain_api.run import RunSpec
+from llmtrain_api.tracking import MLFLOW_KEYS, WANDB_KEY, Tracking
 from llmtrain_api.workers import Workers
 from llmtrain_operator.snapshot import TRAINER, Object
 
@@ -81,11 +82,16 @@ def _build_trainer(spec: RunSpec, image: str) -> Object:
     workers = spec.workers
     limits, requests = workers.resources.limits, workers.resources.requests
     own = {**ENVIRONMENT, **{variable.name: variable.value for variable in workers.env}}
+    secret = _tracking_secrets(spec.tracking)
+    taken = {variable["name"] for variable in secret}
     return {
         "name": TRAINER,
         "image": image,
         "args": [str(RUN_FILE_FOLDER / RUN_FILE_NAME)],
-        "env": [{"name": name, "value": value} for name, value in own.items()],
+        "env": [
+            *({"name": name, "value": value} for name, value in own.items() if name not in taken),
+            *secret,
+        ],
         "resources": {
             "limits": {name: str(quantity) for name, quantity in limits.items()},
             "requests": {name: str(quantity) for name, quantity in {**limits, **requests}.items()},
@@ -99,6 +105,26 @@ def _build_trainer(spec: RunSpec, image: str) -> Object:
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": _build_mounts(spec),
     }
+
+
+def _tracking_secrets(tracking: Tracking | None) -> list[Object]:
+    """Returns the variables that the kubelet fills from the trackers' Secrets.
+
+    Each by name, since a whole Secret could set any variable. Those of MLflow may be missing one by
+    one: a server takes a token or an account, and the trainer says which are not there.
+    """
+    named: list[tuple[str, str, bool]] = []
+    if tracking is not None and tracking.wandb is not None:
+        named.append((WANDB_KEY, tracking.wandb.secret_name, False))
+    if tracking is not None and tracking.mlflow is not None and tracking.mlflow.secret_name:
+        named += [(key, tracking.mlflow.secret_name, True) for key in MLFLOW_KEYS]
+    return [
+        {
+            "name": key,
+            "valueFrom": {"secretKeyRef": {"name": secret, "key": key, "optional": optional}},
+        }
+        for key, secret, optional in named
+    ]
 
 
 def _build_mounts(spec: RunSpec) -> list[Object]:

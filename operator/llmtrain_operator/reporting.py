@@ -6,8 +6,11 @@ from itertools import pairwise
 from typing import Any
 
 from llmtrain_api.progress import Artifacts, Progress, Report, Resolved
+from llmtrain_api.run import RunSpec
 from llmtrain_api.status import MAX_CHECKPOINTS_KEPT, RunProgress, RunStatus
 from llmtrain_operator.snapshot import format_time
+
+_MOST_OF_A_URI = 256  # Letters in a status, which is to stay small; the spec has it whole.
 
 
 def with_report(status: RunStatus, report: Report, reported_at: float) -> RunStatus:
@@ -56,9 +59,37 @@ def _numbers(progress: Progress) -> dict[str, Any]:
         "eval_loss": _rounded(progress.eval_loss),
         "learning_rate": _rounded(progress.learning_rate, digits=2),
         "tokens_per_second": _whole(progress.tokens_per_second),
+        "tokens_per_second_per_device": _whole(progress.tokens_per_second_per_device),
+        "mfu": _share(progress.mfu),
+        "data_wait": _share(progress.data_wait),
+        "peak_memory_device": _gibibytes(progress.peak_memory_device),
+        "peak_memory_host": _gibibytes(progress.peak_memory_host),
     }
-    kept_if_unknown = ("eval_loss", "loss", "learning_rate", "tokens_per_second")
-    return {k: v for k, v in numbers.items() if v is not None or k not in kept_if_unknown}
+    # All but what the pace says: what a report does not know has not changed.
+    return {k: v for k, v in numbers.items() if v is not None or k == "eta"}
+
+
+def model_words(spec: RunSpec, resolved: Resolved | None) -> str | None:
+    """Returns what the column MODEL shows: where the model is, or what a new one is.
+
+    `resolved` brings the size of a new model, which the trainer counts.
+    """
+    if spec.tokenizer_training is not None:
+        settings = spec.tokenizer_training
+        return f"new {settings.algorithm} {settings.vocab_size}"
+    if spec.architecture is None:
+        uri = spec.source_uri
+        return (uri if len(uri) <= _MOST_OF_A_URI else f"{uri[: _MOST_OF_A_URI - 1]}…") or None
+    size = resolved.total_parameters if resolved is not None else None
+    return f"new {spec.architecture.family}" + (f" {count(size)}" if size else "")
+
+
+def count(number: int) -> str:
+    """Returns a number of parameters as people say it, such as `12.3M`."""
+    for size, unit in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "K")):
+        if number >= size:
+            return f"{number / size:.1f}{unit}"
+    return str(number)
 
 
 def summary(step: int, total_steps: int) -> str:
@@ -87,6 +118,14 @@ def duration(seconds: float) -> str:
 
 def _rounded(value: float | None, digits: int = 4) -> str | None:
     return None if value is None else f"{value:.{digits}g}"
+
+
+def _share(value: float | None) -> str | None:
+    return None if value is None else f"{value:.1%}"
+
+
+def _gibibytes(value: int | None) -> str | None:
+    return None if value is None else f"{value / 2**30:.1f}Gi"
 
 
 def _whole(value: float | None) -> str | None:

@@ -53,7 +53,7 @@ def test_columns_tell_the_state_of_a_run(namespace: str) -> None:
     cluster.wait_finished(namespace, "wide")
     table = cluster.kubectl("get", "ltr", "-n", namespace, "-o", "wide").stdout.splitlines()
     assert table[0].split()[:6] == ["NAME", "STAGE", "PHASE", "STEP", "LOSS", "ETA"]
-    wide = {"AGE", "EPOCH", "TOKENS/S", "NODES", "ATTEMPT", "CHECKPOINT", "MODEL"}
+    wide = {"AGE", "EPOCH", "TOKENS/S", "MFU", "NODES", "ATTEMPT", "CHECKPOINT", "MODEL"}
     assert set(table[0].split()[6:]) == wide
     name, stage, phase, step, loss = table[1].split()[:5]
     assert (name, stage, phase, step) == ("wide", "SFT", "Succeeded", "6/6")

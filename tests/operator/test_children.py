@@ -170,6 +170,32 @@ def test_what_the_user_says_of_pods_is_passed_on() -> None:
     assert {"sizeLimit": "10Gi"} in [v.get("emptyDir") for v in pod["volumes"]]
 
 
+def test_the_trackers_keys_come_from_their_secrets_by_name() -> None:
+    tracking = {
+        "mlflow": {"trackingUri": "http://m:5000", "experiment": "x", "secretName": "of-mlflow"},
+        "wandb": {"project": "x", "secretName": "of-wandb"},
+    }
+    given = {"env": [{"name": "WANDB_API_KEY", "value": "mine"}, {"name": "A", "value": "1"}]}
+    env = trainer_of(children(spec(tracking=tracking, workers=given)))["env"]
+    named = {each["name"]: each["valueFrom"]["secretKeyRef"] for each in env if "valueFrom" in each}
+    assert named["WANDB_API_KEY"] == {
+        "name": "of-wandb",
+        "key": "WANDB_API_KEY",
+        "optional": False,
+    }
+    for key in ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        assert named[key] == {"name": "of-mlflow", "key": key, "optional": True}
+    names = [each["name"] for each in env]
+    assert len(names) == len(set(names)), "a Secret stands in place of a variable of that name"
+    assert {"name": "A", "value": "1"} in env
+
+
+def test_no_variable_comes_from_a_secret_where_none_is_named() -> None:
+    open_server = {"mlflow": {"trackingUri": "http://m:5000", "experiment": "x"}}
+    for built in (children(), children(spec(tracking=open_server))):
+        assert all("valueFrom" not in each for each in trainer_of(built)["env"])
+
+
 def test_pods_of_a_gang_prefer_different_nodes() -> None:
     pod = pod_of(children())
     assert pod["topologySpreadConstraints"][0]["whenUnsatisfiable"] == "ScheduleAnyway"

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import specs
 from cluster_fake import START
 
-from llmtrain_api.progress import Progress, Report
+from llmtrain_api.progress import Progress, Report, Resolved
+from llmtrain_api.run import RunSpec
 from llmtrain_api.status import RunProgress, RunStatus
 from llmtrain_operator.progress import ProgressBook
-from llmtrain_operator.reporting import duration, eta, with_report
+from llmtrain_operator.reporting import duration, eta, model_words, with_report
 from llmtrain_operator.snapshot import RunKey
 
 KEY = RunKey("default", "one")
@@ -71,6 +73,52 @@ def test_numbers_are_rounded_for_people() -> None:
     assert (seen.eval_loss, seen.learning_rate) == ("0.0001235", "1.8e-05")
     assert (seen.tokens_per_second, seen.activity) == ("12346", "Training")
     assert seen.last_update_time == "2027-01-15T08:00:00Z"
+
+
+def test_how_well_the_devices_are_used_is_told_in_short() -> None:
+    progress = numbers(
+        tokensPerSecondPerDevice=1543.2,
+        mfu=0.41234,
+        dataWait=0.004,
+        peakMemoryDevice=65_712_291_840,
+        peakMemoryHost=2_254_857_830,
+    )
+    seen = with_report(RunStatus(), report(progress=progress), START).progress
+    assert seen is not None
+    assert (seen.tokens_per_second_per_device, seen.mfu, seen.data_wait) == (
+        "1543",
+        "41.2%",
+        "0.4%",
+    )
+    assert (seen.peak_memory_device, seen.peak_memory_host) == ("61.2Gi", "2.1Gi")
+
+
+@pytest.mark.parametrize(
+    ("stage", "size", "words"),
+    [
+        pytest.param("SFT", None, "s3://models/smollm2-135m/", id="a model is named by its place"),
+        pytest.param("Tokenizer", None, "new BPE 32000", id="a tokenizer by kind and size"),
+        pytest.param("Pretrain", None, "new llama", id="a new model by its family"),
+        pytest.param(
+            "Pretrain", 12_345_678, "new llama 12.3M", id="and its size, once it is known"
+        ),
+        pytest.param("Pretrain", 1_235_814_400, "new llama 1.2B", id="billions too"),
+    ],
+)
+def test_the_column_model(stage: str, size: int | None, words: str) -> None:
+    spec = RunSpec.model_validate(specs.good(stage))
+    resolved = Resolved(total_parameters=size) if size else None
+    assert model_words(spec, resolved) == words
+
+
+def test_a_long_place_is_cut_in_the_status() -> None:
+    spec = RunSpec.model_validate(
+        specs.changed(specs.good(), "model.uri", "s3://models/" + "a" * 900)
+    )
+    words = model_words(spec, None) or ""
+    assert len(words) == 256
+    assert words.endswith("a…")
+    RunStatus(model=words)
 
 
 def test_slow_runs_keep_a_digit_of_their_speed() -> None:

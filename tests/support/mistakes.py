@@ -139,6 +139,12 @@ _OF_ANY_STAGE = (
     ),
     Mistake("free fields that are a list", {"training.arguments": ["adam_beta1"]}),
     Mistake("an endpoint with a path", {"storage.endpoint": "http://minio:9000/data"}),
+    Mistake("tracking without a service", {"tracking": {}}),
+    Mistake(
+        "a tracking server that is a path",
+        {"tracking": {"mlflow": {"trackingUri": "/mlruns", "experiment": "x"}}},
+    ),
+    Mistake("a project without its key", {"tracking": {"wandb": {"project": "x"}}}),
     Mistake("a start timeout of a second", {"startTimeoutSeconds": 1}),
     Mistake("a negative number of restarts", {"restartPolicy.maxRestarts": -1}),
 )

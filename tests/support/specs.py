@@ -91,6 +91,7 @@ _TRAINING: Spec = {
     "activationCheckpointing": True,
     "loggingSteps": 5,
     "seed": 1,
+    "deterministic": True,
     "arguments": {"adam_beta1": 0.8, "lr_scheduler_kwargs": {"num_cycles": 2}},
 }
 _FROM_MODEL: Spec = {
@@ -135,6 +136,19 @@ _AROUND: Spec = {
         "secretName": "s3-credentials",
         "endpoint": "http://minio.storage:9000",
         "region": "eu-west-1",
+    },
+    "tracking": {
+        "mlflow": {
+            "trackingUri": "http://mlflow.mlflow:5000",
+            "experiment": "smollm2",
+            "secretName": "mlflow",
+        },
+        "wandb": {
+            "project": "smollm2",
+            "entity": "nlp",
+            "baseUrl": "https://wandb.example",
+            "secretName": "wandb",
+        },
     },
     "restartPolicy": {"maxRestarts": 1},
     "startTimeoutSeconds": 600,
@@ -334,6 +348,7 @@ OTHER_VALUES: dict[str, Any] = {
     "training.activationCheckpointing": False,
     "training.loggingSteps": 10,
     "training.seed": 2,
+    "training.deterministic": False,
     # As many fields under another name: CEL's own `==` calls two such free objects equal.
     "training.arguments": {"adam_beta2": 0.8, "lr_scheduler_kwargs": {"num_cycles": 2}},
     "checkpoint.everySteps": 200,
@@ -358,6 +373,16 @@ OTHER_VALUES: dict[str, Any] = {
     "storage.secretName": "other",
     "storage.endpoint": REMOVE,
     "storage.region": "us-east-1",
+    "tracking": REMOVE,
+    "tracking.mlflow": REMOVE,
+    "tracking.mlflow.trackingUri": "http://other:5000",
+    "tracking.mlflow.experiment": "other",
+    "tracking.mlflow.secretName": REMOVE,
+    "tracking.wandb": REMOVE,
+    "tracking.wandb.project": "other",
+    "tracking.wandb.entity": REMOVE,
+    "tracking.wandb.baseUrl": "https://other.example",
+    "tracking.wandb.secretName": "other",
     "startTimeoutSeconds": 900,
 }
 """Another value for every field that is frozen once a run has started."""

@@ -92,6 +92,9 @@ def mapped(changes: dict[str, Any] | None = None, device: Device = CPU) -> dict[
             },
             id="what llmtrain promises in every run",
         ),
+        pytest.param(
+            {"training.deterministic": True}, {"full_determinism": True}, id="the same bits"
+        ),
     ],
 )
 def test_map_spec(changes: dict[str, Any], expected: dict[str, Any]) -> None:

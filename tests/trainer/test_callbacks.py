@@ -14,7 +14,8 @@ pytestmark = pytest.mark.torch
 
 
 def test_a_line_of_the_log_holds_full_numbers_and_leaves_out_what_is_unknown() -> None:
-    from llmtrain_trainer.stages.callbacks import Pace, log_line
+    from llmtrain_trainer.stages.callbacks import log_line
+    from llmtrain_trainer.stages.pace import Pace
 
     loss = 1.234567890123456
     line = log_line({"loss": loss, "learning_rate": 1e-5, "epoch": 0.5}, 25, 200, Pace())
@@ -23,39 +24,6 @@ def test_a_line_of_the_log_holds_full_numbers_and_leaves_out_what_is_unknown() -
     assert (line["current_steps"], line["total_steps"], line["percentage"]) == (25, 200, 12.5)
     assert "eval_loss" not in line
     assert "remaining_time" not in line
-
-
-def test_the_pace_leaves_pauses_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    from llmtrain_trainer.stages import callbacks
-
-    clock = iter([0.0, 10.0, 12.0, 14.0, 100.0, 102.0, 130.0])
-    monkeypatch.setattr("llmtrain_trainer.stages.callbacks.time.perf_counter", lambda: next(clock))
-    pace = callbacks.Pace()  # Begins at 0.
-    pace.step()  # At 10: loading is no step.
-    assert pace.seconds_per_step is None
-    pace.step()
-    pace.step()
-    pace.pause()  # A save until 100.
-    pace.step()
-    pace.step()
-    assert pace.seconds_per_step == 2.0
-    assert pace.tokens_per_second(600.0) == 100.0
-    assert pace.tokens_per_second(600.0) is None
-    assert pace.elapsed_seconds == 130.0
-
-
-def test_remaining_time_follows_the_pace_and_not_the_steps_of_earlier_attempts(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    from llmtrain_trainer.stages import callbacks
-
-    clock = iter([0.0, 1.0, 3.0, 3.0, 3.0])
-    monkeypatch.setattr("llmtrain_trainer.stages.callbacks.time.perf_counter", lambda: next(clock))
-    pace = callbacks.Pace()
-    pace.step()
-    pace.step()
-    line = callbacks.log_line({"loss": 1.0}, 900, 1000, pace)
-    assert (line["elapsed_time"], line["remaining_time"]) == ("0:00:03", "0:03:20")
 
 
 def test_a_line_reads_well() -> None:
@@ -72,6 +40,24 @@ def test_a_line_reads_well() -> None:
     }
     expected = "step 5/20  loss 1.2346  lr 0.0001  epoch 0.50  tokens/s 1234  0:01:00 left"
     assert describe(line) == expected
+    on_a_gpu = describe({**line, "mfu": 0.4123, "data_wait": 0.004})
+    assert "tokens/s 1234  mfu 41.2%  waits for data 0.4%  0:01:00 left" in on_a_gpu
+
+
+def test_a_line_tells_how_well_the_devices_are_used() -> None:
+    from llmtrain_trainer.stages.callbacks import log_line
+    from llmtrain_trainer.stages.efficiency import Work
+    from llmtrain_trainer.stages.pace import Pace
+
+    pace = Pace()
+    pace.step()
+    pace.step()
+    work = Work(flops_per_token=6.0, devices=2, peak_flops=None)
+    line = log_line({"loss": 1.0, "num_tokens": 100.0}, 2, 4, pace, work)
+    assert line["throughput_per_device"] == line["throughput"] / 2 > 0
+    assert line["data_wait"] == 0.0
+    assert line["peak_memory_host"] > 10_000_000
+    assert "mfu" not in line, "what a CPU can do is not known"
 
 
 @pytest.mark.parametrize("name", ["loss", "grad_norm", "eval_loss"])

@@ -13,6 +13,7 @@ from llmtrain_trainer.stages.devices import (
     choose_attention,
     choose_backend,
     choose_precision,
+    peak_bf16_flops,
 )
 
 CPU = Device("cpu", "cpu", bf16=False)
@@ -79,3 +80,34 @@ def test_base_weights(
     method: Literal["LoRA", "Full"], precision: Literal["BF16", "FP32"], expected: bool
 ) -> None:
     assert base_weights_in_bf16(method, precision) is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "teraflops"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989.5),
+        ("NVIDIA H100 PCIe", 756.5),
+        ("NVIDIA H100 NVL", 835.5),
+        ("NVIDIA H200", 989.5),
+        ("NVIDIA GH200 480GB", 989.5),
+        ("NVIDIA B200", 2250.0),
+        ("NVIDIA A100-SXM4-80GB", 312.0),
+        ("NVIDIA A100-PCIE-40GB", 312.0),
+        ("NVIDIA A10", 125.0),
+        ("NVIDIA A10G", 70.0),
+        ("NVIDIA L40S", 362.05),
+        ("NVIDIA L4", 121.0),
+        ("NVIDIA RTX 6000 Ada Generation", 364.25),
+        ("AMD Instinct MI300X", 1307.4),
+    ],
+)
+def test_the_peak_of_a_device(name: str, teraflops: float) -> None:
+    assert peak_bf16_flops(name) == pytest.approx(teraflops * 1e12)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["cpu", "Tesla V100-SXM2-16GB", "NVIDIA H1000", "NVIDIA H100 80GB HBM3 MIG 3g.40gb", ""],
+)
+def test_the_peak_of_other_devices_is_not_known(name: str) -> None:
+    assert peak_bf16_flops(name) is None

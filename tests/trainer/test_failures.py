@@ -37,6 +37,14 @@ class OutOfMemoryError(RuntimeError):
             id="a CPU without memory",
         ),
         pytest.param(
+            RuntimeError(
+                "cumsum_cuda_kernel does not have a deterministic implementation, but you set"
+                " 'torch.use_deterministic_algorithms(True)'"
+            ),
+            ExitClass.CONFIG,
+            id="an operation that training.deterministic forbids",
+        ),
+        pytest.param(
             OSError(12, "Cannot allocate memory"), ExitClass.OUT_OF_MEMORY, id="no memory to fork"
         ),
         pytest.param(

@@ -14,6 +14,7 @@ from llmtrain_api.references import Parent
 from llmtrain_api.runfile import RunFile
 from llmtrain_api.training import Storage
 from llmtrain_trainer import finish, owner
+from llmtrain_trainer.hardware import cpu_name
 from llmtrain_trainer.inputs import Downloaded
 from llmtrain_trainer.records import FinalFile, FinalManifest, Start, to_bytes
 from llmtrain_trainer.storage import Folder, open_folder
@@ -48,7 +49,7 @@ def upload(
     tell: Callable[[str], None] = lambda message: None,
 ) -> list[FinalFile]:
     final = folder / f"final-{start.attempt}"
-    (final / "adapter").mkdir(parents=True)
+    (final / "adapter").mkdir(parents=True, exist_ok=True)
     (final / WEIGHTS).write_text(start.launcher)
     return finish.upload_results(
         output,
@@ -76,6 +77,39 @@ def test_the_manifest_names_all_files(output: Folder, run: RunFile, tmp_path: Pa
     manifest = FinalManifest.model_validate_json(output.read(MANIFEST) or b"")
     assert manifest.files == files
     assert {file.path for file in files} >= {WEIGHTS, "provenance.json"}
+
+
+def test_the_provenance_tells_what_the_weights_follow_from(
+    output: Folder, run: RunFile, tmp_path: Path
+) -> None:
+    final = tmp_path / "final-1" / "results"
+    final.mkdir(parents=True)
+    (final / "all_results.json").write_text('{"weights_sha256": "cafe"}')
+    upload(output, run, begin(output, 1), tmp_path)
+    weights = json.loads(output.read("provenance.json") or b"")["weights"]
+    assert weights["sha256"] == "cafe"
+    told = weights["dependOn"]
+    assert (told["nodes"], told["processesPerNode"], told["deterministic"]) == (1, 1, False)
+    assert int(told["threadsPerProcess"]) >= 1
+    assert {"cpu", "device"} <= told.keys()
+
+
+def test_warnings_stand_in_the_results(tmp_path: Path) -> None:
+    results = tmp_path / "results" / "all_results.json"
+    results.parent.mkdir()
+    results.write_text('{"train_loss": 1.0}')
+    finish.add_warnings(tmp_path, [])
+    assert json.loads(results.read_text()) == {"train_loss": 1.0}
+    finish.add_warnings(tmp_path, ["one"])
+    finish.add_warnings(tmp_path, ["two"])
+    assert json.loads(results.read_text()) == {"train_loss": 1.0, "warnings": ["one", "two"]}
+
+
+def test_the_processor_has_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "cpuinfo"
+    assert cpu_name(path) == ""
+    path.write_text("processor\t: 0\nmodel name\t: Fast CPU\nflags\t\t: fpu\n")
+    assert cpu_name(path) == "Fast CPU"
 
 
 def test_an_attempt_that_was_overtaken_leaves_the_results_as_they_are(

@@ -33,6 +33,7 @@ def test_a_run_ends_with_its_results_and_the_manifest_over_them(laptop: Laptop) 
     assert laptop.launch() is ExitClass.SUCCESS
     manifest = json.loads((laptop.out / "model" / "manifest.json").read_text())
     named = {file["path"] for file in manifest["files"]}
+    assert (laptop.out / "tensorboard" / "events.out.tfevents.a00001r000.00000").is_file()
     assert named == {
         "adapter/adapter_model.safetensors",
         "model/README.md",

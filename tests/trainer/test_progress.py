@@ -31,6 +31,29 @@ def line(step: int, **values: float) -> str:
             id="a line of training",
         ),
         pytest.param(
+            [
+                line(
+                    5,
+                    loss=2.0,
+                    throughput_per_device=3,
+                    mfu=0.4,
+                    data_wait=0.01,
+                    peak_memory_host=9,
+                )
+            ],
+            None,
+            Progress(
+                step=5,
+                total_steps=100,
+                loss=2.0,
+                tokens_per_second_per_device=3,
+                mfu=0.4,
+                data_wait=0.01,
+                peak_memory_host=9,
+            ),
+            id="how well the devices are used",
+        ),
+        pytest.param(
             [line(5, loss=2.0), line(5, eval_loss=1.5), line(6, loss=1.9)],
             None,
             Progress(step=6, total_steps=100, loss=1.9, eval_loss=1.5),

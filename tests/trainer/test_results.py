@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import jobs
@@ -13,7 +12,7 @@ import yaml
 from llmtrain_api.run import RunSpec
 from llmtrain_trainer.data.tokens import Account, DatasetAccount
 from llmtrain_trainer.stages.card import Kind, write_card
-from llmtrain_trainer.stages.results import collect, mean_loss, perplexity, plot, smooth
+from llmtrain_trainer.stages.results import collect, mean_loss, perplexity
 
 ACCOUNT = Account(
     key="k",
@@ -43,6 +42,12 @@ def test_collect() -> None:
     assert numbers["weights_sha256"] == "cafe"
 
 
+def test_speed_and_memory_are_those_of_the_attempt() -> None:
+    measured = {"train_tokens_per_second": 10.0, "train_mfu": None, "peak_memory_host": 7}
+    numbers = collect({**measured, "epoch": 1.0}, HISTORY, ACCOUNT, "cafe")
+    assert measured.items() <= numbers.items()
+
+
 def test_a_run_without_evaluation_has_no_perplexity() -> None:
     assert "perplexity" not in collect({}, HISTORY[:2], ACCOUNT, "cafe")
 
@@ -55,36 +60,10 @@ def test_perplexity_of_a_huge_loss_is_infinite() -> None:
     assert perplexity(1e6) == math.inf
 
 
-def test_smoothing_keeps_the_length_and_the_start_and_lessens_the_noise() -> None:
-    noisy = [float(number % 2) for number in range(100)]
-    smoothed = smooth(noisy)
-    assert len(smoothed) == 100
-    assert smoothed[0] == noisy[0]
-    assert max(smoothed[50:]) - min(smoothed[50:]) < 0.2
-    assert smooth([]) == []
-    weight = 1.8 * (1 / (1 + math.exp(-0.15)) - 0.5)
-    assert smooth([1.0, 0.0, 0.0]) == pytest.approx([1.0, weight, weight**2])
-
-
-@pytest.mark.torch  # For matplotlib, which takes seconds to import too.
-@pytest.mark.parametrize(
-    "history",
-    [
-        pytest.param(HISTORY, id="training and evaluation"),
-        pytest.param(HISTORY[:1], id="one point"),
-        pytest.param([], id="no point at all"),
-    ],
-)
-def test_plot(history: list[dict[str, float]], tmp_path: Path) -> None:
-    path = tmp_path / "plots" / "loss.png"
-    plot(history, "run: loss", path)
-    assert path.read_bytes().startswith(b"\x89PNG")
-
-
-def card(kind: Kind, changes: dict[str, Any] | None = None) -> str:
+def card(kind: Kind, changes: dict[str, Any] | None = None, **more: Any) -> str:
     spec = RunSpec.model_validate(jobs.small_spec(changes))
     numbers = {"train_loss": 1.23456789, "eval_loss": None}
-    return write_card("my-run", kind, spec, ACCOUNT, numbers, {"torch": "2.15.0"})
+    return write_card("my-run", kind, spec, ACCOUNT, numbers, {"torch": "2.15.0"}, **more)
 
 
 @pytest.mark.parametrize("kind", ["adapter", "model"])
@@ -105,6 +84,14 @@ def test_a_card_tells_base_data_arguments_results_and_how_to_load(kind: Kind) ->
         assert part in body
     assert "eval_loss" not in body
     assert ("PeftModel" in body) == (kind == "adapter")
+
+
+def test_a_card_shows_lineage_and_curves_where_there_are_some() -> None:
+    text = card("model", lineage="| a |\n", curves=["training_loss.png"])
+    assert "## Lineage\n\n| a |\n" in text
+    assert "![training_loss.png](training_loss.png)\n" in text
+    assert "## Lineage" not in card("model")
+    assert "## Curves" not in card("model")
 
 
 def test_cards_say_what_was_trained() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import jobs
@@ -71,16 +70,6 @@ def test_a_loss_that_compares_answers_has_no_perplexity(history: list[dict[str, 
     numbers = collect({}, history, ACCOUNT, "cafe")
     assert "eval_loss" in numbers
     assert "perplexity" not in numbers
-
-
-@pytest.mark.torch  # For matplotlib, which takes seconds to import too.
-@pytest.mark.parametrize(
-    "history", [OF_DPO, OF_KTO, OF_REWARD], ids=["DPO", "KTO, without pairs", "Reward"]
-)
-def test_plot(history: list[dict[str, float]], tmp_path: Path) -> None:
-    path = tmp_path / "plots" / "rewards.png"
-    rewards.plot(history, "run: rewards", path)
-    assert path.read_bytes().startswith(b"\x89PNG")
 
 
 def card(stage: str, kind: Kind, changes: dict[str, Any]) -> str:

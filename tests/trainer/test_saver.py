@@ -42,7 +42,7 @@ class Bench:
 
         monkeypatch.setattr(checkpoints, "upload_part", upload)
 
-    def open(self) -> Saver:
+    def open(self, first: Callable[[], None] = lambda: None) -> Saver:
         return Saver(
             self.output,
             self.job,
@@ -50,6 +50,7 @@ class Bench:
             self.workdir,
             say=self.said.append,
             published=lambda manifest: None,
+            first=first,
         )
 
     def save(self, *steps: int) -> None:
@@ -118,6 +119,16 @@ def test_without_haste_all_are_saved_in_order(bench: Bench) -> None:
     bench.save(10, 20)
     assert bench.open().drain(5, 5, Stop(), nothing)
     assert bench.uploaded == ["10-a1r0", "20-a1r0"]
+
+
+def test_the_log_is_in_storage_before_a_checkpoint_counts(bench: Bench) -> None:
+    seen: list[bool] = []
+    manifest = "checkpoints/10-a1r0/manifest.json"
+    running = bench.open(lambda: seen.append(bench.output.read(manifest) is not None))
+    bench.save(10)
+    assert running.drain(10, 10, Stop(), nothing)
+    assert seen == [False]
+    assert bench.output.read(manifest) is not None
 
 
 def test_the_thread_outlives_what_nobody_foresaw_and_tells_it_with_its_traceback(

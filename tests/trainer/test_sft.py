@@ -74,8 +74,22 @@ def test_the_results_tell_loss_rows_and_tokens(undisturbed: Path) -> None:
     assert 0 < numbers["data_trained_tokens"] < numbers["data_tokens"]
     assert len(numbers["weights_sha256"]) == 64
     assert (undisturbed / "final" / ".done").is_file()
-    plot = undisturbed / "final" / "plots" / "training_loss.png"
-    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert {path.name for path in (undisturbed / "final" / "plots").iterdir()} >= {
+        "training_loss.png",
+        "training_eval_loss.png",
+        "training_learning_rate.png",
+        "training_grad_norm.png",
+    }
+
+
+def test_speed_and_memory_are_told(undisturbed: Path) -> None:
+    numbers = jobs.results(undisturbed)
+    assert numbers["train_tokens_per_second"] == numbers["train_tokens_per_second_per_device"] > 0
+    assert 0 <= numbers["train_data_wait"] < 1
+    assert numbers["peak_memory_host"] > 100_000_000
+    assert numbers["train_mfu"] is None, "what a CPU can do is not known"
+    last = [line for line in log(undisturbed) if "loss" in line][-1]
+    assert {"throughput_per_device", "data_wait", "peak_memory_host"} <= last.keys()
 
 
 def test_the_adapter_names_its_base_by_uri_and_has_a_card(undisturbed: Path) -> None:
@@ -86,6 +100,11 @@ def test_the_adapter_names_its_base_by_uri_and_has_a_card(undisturbed: Path) -> 
     assert "s3://data/train.jsonl" in card
     assert "PeftModel.from_pretrained" in card
     assert str(undisturbed) not in card
+    assert "![training_loss.png](training_loss.png)" in card
+    assert (adapter / "training_loss.png").is_file()
+    assert "`s3://models/tiny/` says nothing of how it was made itself." in card
+    lineage = json.loads((adapter / "llmtrain-lineage.json").read_text())
+    assert lineage["runs"][0]["sha256"] == jobs.results(undisturbed)["weights_sha256"]
     assert not list((undisturbed / "final").rglob("*.bin"))
 
 

@@ -80,6 +80,13 @@ def test_the_processes_do_not_get_the_storage_account() -> None:
     assert made["PATH"] == "/bin"
 
 
+def test_the_processes_do_not_get_what_is_withheld() -> None:
+    given = {"WANDB_API_KEY": "x", "WANDB_MODE": "offline"}
+    made = torchrun.environment(given, cores=1, processes=1, withheld=("WANDB_API_KEY",))
+    assert "WANDB_API_KEY" not in made
+    assert made["WANDB_MODE"] == "offline"
+
+
 def test_each_restart_of_a_gang_meets_at_a_port_of_its_own(laptop: Laptop) -> None:
     assert torchrun.port_of(place(laptop, nodes=2)) == 29500
     assert torchrun.port_of(place(laptop, nodes=2, restart=3)) == 29503

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -23,3 +24,11 @@ def test_what_the_user_set_reaches_the_libraries(
 def test_launcher_and_worker_do_not_set_the_same_twice() -> None:
     made = torchrun.environment({}, cores=1, processes=1)
     assert not made.keys() & worker.ENVIRONMENT.keys()
+
+
+def test_training_processes_do_not_find_weights_and_biases(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", worker)  # So that it is put back.
+    worker.hide_wandb()
+    assert importlib.util.find_spec("wandb") is None

@@ -49,6 +49,10 @@ _PEER_LOST = (
 )
 
 
+_NOT_DETERMINISTIC = "does not have a deterministic implementation"
+"""What torch says of an operation where `training.deterministic` is set; no retry helps."""
+
+
 class DivergedError(LLMTrainError):
     """The loss, the gradients or the weights are no longer finite."""
 
@@ -61,6 +65,8 @@ def classify(error: BaseException) -> ExitClass:
         return error.exit_class
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return ExitClass.OUT_OF_MEMORY
+    if isinstance(error, RuntimeError) and _NOT_DETERMINISTIC in str(error):
+        return ExitClass.CONFIG
     if isinstance(error, (RuntimeError, OSError)):
         if isinstance(error, ConnectionError):
             return ExitClass.PEER_LOST

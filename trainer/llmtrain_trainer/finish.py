@@ -19,14 +19,18 @@ from llmtrain_api.layout import (
     LOSS_PLOT,
     MODEL,
     PROVENANCE,
+    TENSORBOARD,
 )
 from llmtrain_api.progress import Artifacts, Resolved
 from llmtrain_api.runfile import RunFile, spec_hash
 from llmtrain_trainer import owner
+from llmtrain_trainer.cgroup import usable_cores
+from llmtrain_trainer.hardware import cpu_name
 from llmtrain_trainer.inputs import Downloaded
 from llmtrain_trainer.progress import merge_logs
 from llmtrain_trainer.records import FinalFile, FinalManifest, Start, now, read_record, to_bytes
 from llmtrain_trainer.storage import Folder
+from llmtrain_trainer.torchrun import environment
 from llmtrain_trainer.transfer import upload
 from llmtrain_trainer.workdir import DONE
 
@@ -57,15 +61,35 @@ def artifacts_of(output: Folder, paths: list[str]) -> Artifacts:
         loss_plot=file(LOSS_PLOT),
         results=file(ALL_RESULTS),
         logs=output.uri_of("attempts/"),
+        tensorboard=output.uri_of(f"{TENSORBOARD}/"),
     )
 
 
+def add_warnings(final: Path, warnings: Sequence[str]) -> None:
+    """Adds what went wrong beside training to `all_results.json` below `final`."""
+    if not warnings:
+        return
+    path = final / ALL_RESULTS
+    results = json.loads(path.read_text(encoding="utf-8"))
+    results["warnings"] = [*results.get("warnings", []), *warnings]
+    path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
 def provenance(
-    run: RunFile, starts: Sequence[Start], inputs: Downloaded, resolved: Resolved | None
+    run: RunFile,
+    starts: Sequence[Start],
+    inputs: Downloaded,
+    resolved: Resolved | None,
+    weights: str = "",
 ) -> dict[str, Any]:
     """Returns what the weights were made of and by, so that they can be made again.
 
-    `starts` are the records of all attempts, oldest first.
+    Args:
+        run: The run.
+        starts: The records of all attempts, oldest first.
+        inputs: What it read.
+        resolved: What was chosen where the spec left it open.
+        weights: SHA-256 of the trained weights.
     """
     return {
         "formatVersion": 1,
@@ -81,11 +105,30 @@ def provenance(
             for start in starts
         ],
         "resolved": resolved.to_dict() if resolved else {},
+        "weights": {"sha256": weights, "dependOn": _depend_on(run, resolved)},
         "packages": _versions(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "image": os.environ.get("LLMTRAIN_IMAGE", ""),
         "createdAt": now(),
+    }
+
+
+def _depend_on(run: RunFile, resolved: Resolved | None) -> dict[str, Any]:
+    """Returns what the hash of the weights follows from beside the spec, inputs and packages.
+
+    On a CPU all of it being the same, the hash is; on a GPU where `deterministic` is set, too.
+    """
+    workers = run.spec.workers
+    variables = environment(os.environ, cores=usable_cores(), processes=workers.processes_per_node)
+    training = run.spec.training
+    return {
+        "device": resolved.device if resolved else None,
+        "deterministic": training.deterministic if training else True,
+        "nodes": workers.nodes,
+        "processesPerNode": workers.processes_per_node,
+        "threadsPerProcess": variables["OMP_NUM_THREADS"],
+        "cpu": cpu_name(),
     }
 
 
@@ -130,7 +173,7 @@ def upload_results(
     """
     (final / "results").mkdir(exist_ok=True)
     (final / TRAINER_LOG).write_text(merged_trainer_log(output), encoding="utf-8")
-    origin = provenance(run, owner.all_starts(output), inputs, resolved)
+    origin = provenance(run, owner.all_starts(output), inputs, resolved, _hash_of_weights(final))
     (final / PROVENANCE).write_text(json.dumps(origin, indent=2), encoding="utf-8")
     paths = sorted(path for path in final.rglob("*") if path.is_file() and path.name != DONE)
 
@@ -154,6 +197,14 @@ def upload_results(
     )
     _publish(output, manifest)
     return files
+
+
+def _hash_of_weights(final: Path) -> str:
+    path = final / ALL_RESULTS
+    if not path.exists():
+        return ""
+    results = json.loads(path.read_text(encoding="utf-8"))
+    return str(results.get("weights_sha256") or results.get("tokenizer_sha256") or "")
 
 
 def _check_newest(output: Folder, start: Start) -> None:

@@ -31,6 +31,8 @@ from llmtrain_trainer.logs import ProcessOutput
 from llmtrain_trainer.node import Node
 from llmtrain_trainer.records import FinalManifest, Start
 from llmtrain_trainer.saver import Saver
+from llmtrain_trainer.tracking import processes
+from llmtrain_trainer.tracking.tensorboard import EventFiles
 from llmtrain_trainer.verdict import GangEnd, Verdict, classify
 from llmtrain_trainer.watch import Watch
 from llmtrain_trainer.workdir import DONE, FINAL, JOB, TRAINER_LOG, Job, write_atomically
@@ -38,6 +40,7 @@ from llmtrain_trainer.workdir import DONE, FINAL, JOB, TRAINER_LOG, Job, write_a
 _DRAIN_SECONDS = 120.0  # For checkpoints that are on disk when the processes have ended.
 _SECONDS_FOR_FAILED_PEERS = 10.0  # For their parts of a checkpoint, when the gang has failed.
 _PATIENCE_FOR_RESULTS = 900.0  # Seconds that an outage may last at the end: much is at stake.
+_SECONDS_FOR_TRACKERS_OF_FAILED = 5.0  # Attempts; the next one waits for the end of this one.
 _POLL_SECONDS = 1.0
 
 
@@ -119,24 +122,53 @@ def _train(
         node=node.index,
         model_path=str(inputs.model or ""),
         reference_path=str(inputs.reference or ""),
+        model_files=inputs.model_files,
         dataset_files=inputs.dataset_files,
         resume_from=str(settled.resume_from) if settled.resume_from else None,
     )
     kills_before = oom_kills()
     write_atomically(workdir / JOB, job.model_dump_json(by_alias=True, indent=2))
     if node.index == 0:
-        segments = SegmentedUpload(
-            workdir / TRAINER_LOG,
-            lambda segment: trainer_log_segment(start.attempt, start.restart, segment),
-        )
-        node.shipper.add(node.output, segments)
-    saver = Saver(node.output, job, start, workdir, say=node.say, published=node.saw_checkpoint)
+        _ship_the_log(node, start, workdir)
+    saver = Saver(
+        node.output,
+        job,
+        start,
+        workdir,
+        say=node.say,
+        published=node.saw_checkpoint,
+        # A next attempt logs from the checkpoint on, so what came before must be in storage.
+        first=node.shipper.ship,
+    )
     watch = _watch(node, job, gang)
-    code = watch.until_the_end()
-    verdict = classify(_gang_end(node, watch, code, oom_kills() - kills_before))
-    if not _drain(node, saver, verdict):
-        node.say("not every checkpoint reached storage: a next attempt uses an older one")
+    told = processes.services(node.run.spec.tracking) if node.index == 0 else []
+    with processes.Trackers(told, workdir, node.say) as trackers:
+        code = watch.until_the_end()
+        verdict = classify(_gang_end(node, watch, code, oom_kills() - kills_before))
+        trackers.end(verdict.exit_class)
+        if not _drain(node, saver, verdict):
+            node.say("not every checkpoint reached storage: a next attempt uses an older one")
+        node.warnings += trackers.wait(_seconds_for_trackers(node, verdict), node.meanwhile)
+    for warning in node.warnings:
+        node.say(f"warning: {warning}")
     return verdict
+
+
+def _ship_the_log(node: Node, start: Start, workdir: Path) -> None:
+    """Lets the training log go to storage as it grows: as it is, and for TensorBoard."""
+    log = workdir / TRAINER_LOG
+    segments = SegmentedUpload(
+        log, lambda segment: trainer_log_segment(start.attempt, start.restart, segment)
+    )
+    node.shipper.add(node.output, segments)
+    node.shipper.add(node.output, EventFiles(log, start))
+
+
+def _seconds_for_trackers(node: Node, verdict: Verdict) -> float:
+    """Returns how long trackers may take for what is left."""
+    success = verdict.exit_class is ExitClass.SUCCESS
+    most = processes.PATIENCE if success else _SECONDS_FOR_TRACKERS_OF_FAILED
+    return min(most, node.stop.seconds_left)
 
 
 def _drain(node: Node, saver: Saver, verdict: Verdict) -> bool:
@@ -154,11 +186,11 @@ def _workdir(node: Node, start: Start) -> Path:
 
 
 def _watch(node: Node, job: Job, gang: torchrun.Gang) -> Watch:
-    processes = node.run.spec.workers.processes_per_node
-    first = node.index * processes
+    count = node.run.spec.workers.processes_per_node
+    first = node.index * count
 
     def files() -> dict[int, list[Path]]:
-        return {first + local: gang.output_files(local) for local in range(processes)}
+        return {first + local: gang.output_files(local) for local in range(count)}
 
     output = ProcessOutput(node.logs, files, gang.agent_log)
     return Watch(job, gang.workdir, gang, output, node.reporter, node.stop, node.say)
@@ -184,6 +216,7 @@ def _finish(node: Node, start: Start, inputs: Downloaded) -> Verdict:
     final = _workdir(node, start) / FINAL
     if not (final / DONE).exists():
         return Verdict(ExitClass.INTERNAL, "the training processes ended without results")
+    finish.add_warnings(final, node.warnings)
     node.output.patience = _PATIENCE_FOR_RESULTS
     node.shipper.flush()
     node.reporter.update(activity="Finishing", message="uploading the results")

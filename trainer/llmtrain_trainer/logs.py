@@ -12,9 +12,10 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 from llmtrain_trainer.faults import Faults
-from llmtrain_trainer.lines import SegmentedUpload, Tail
+from llmtrain_trainer.lines import Tail
 from llmtrain_trainer.storage import Folder
 
 UPLOAD_SECONDS = 8.0
@@ -90,13 +91,20 @@ class ProcessOutput:
         return [line for line in (lines or self._last_of_agent) if line.strip()]
 
 
+class Upload(Protocol):
+    """A growing file on its way to storage."""
+
+    def upload(self, output: Folder, *, to_the_end: bool = False) -> None:
+        """Uploads what is new; raises where storage does not take it."""
+
+
 class Shipper:
     """Uploads growing files from a thread of its own until it is closed."""
 
     def __init__(self, say: Callable[[str], None], every: float = UPLOAD_SECONDS) -> None:
         self._say = say
         self._every = every
-        self._uploads: list[tuple[Folder, SegmentedUpload]] = []
+        self._uploads: list[tuple[Folder, Upload]] = []
         self._failing = False
         self._faults = Faults()
         self._closing = threading.Event()
@@ -104,9 +112,13 @@ class Shipper:
         self._thread = threading.Thread(target=self._run, name="log-shipper", daemon=True)
         self._thread.start()
 
-    def add(self, output: Folder, upload: SegmentedUpload) -> None:
+    def add(self, output: Folder, upload: Upload) -> None:
         """Ships one more file from now on."""
         self._uploads.append((output, upload))
+
+    def ship(self) -> None:
+        """Ships whole lines now, and returns when that is done or has failed."""
+        self._ship(to_the_end=False)
 
     def flush(self) -> None:
         """Ships what is there now, and returns when that is done or has failed."""

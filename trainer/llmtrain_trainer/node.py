@@ -58,6 +58,9 @@ class Node:
             Report(attempt=run.attempt or 1, activity="Preparing"),
             say=self.say,
         )
+        self.warnings: list[str] = []
+        """What went wrong beside training; it stands in the results, too."""
+
         self.child = 0
         """The process that spawned the training processes, whose end others look for."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ from llmtrain_trainer.records import (
     to_bytes,
 )
 from llmtrain_trainer.storage import Folder
+from llmtrain_trainer.tracking import demands
 from llmtrain_trainer.verdict import Verdict
 
 _POLL_SECONDS = 0.5
@@ -119,9 +121,10 @@ def fetch_and_check(output: Folder, run: RunFile, scratch: Path, tell: Tell) -> 
     """Downloads the inputs and checks all that can be checked before a process is started.
 
     Raises:
-        ConfigError: The model and the spec do not fit together.
+        ConfigError: The model and the spec do not fit together, or a tracker cannot be told.
         DataError: An input is missing, empty, malformed, or not what the run began with.
     """
+    demands.check(run.spec.tracking, os.environ)
     frozen = inputs.freeze(output, run)
     downloaded = inputs.fetch(run, frozen, scratch, tell)
     tell("checking the model and the rows")

@@ -31,6 +31,11 @@ def progress_of(lines: Sequence[str], before: Progress | None) -> Progress | Non
             "eval_loss": _finite(values.get("eval_loss")),
             "learning_rate": _finite(values.get("lr")),
             "tokens_per_second": _finite(values.get("throughput")),
+            "tokens_per_second_per_device": _finite(values.get("throughput_per_device")),
+            "mfu": _finite(values.get("mfu")),
+            "data_wait": _finite(values.get("data_wait")),
+            "peak_memory_device": values.get("peak_memory_device"),
+            "peak_memory_host": values.get("peak_memory_host"),
             "seconds_per_step": _finite(values.get("seconds_per_step")),
         }
         progress = known.model_copy(update={k: v for k, v in news.items() if v is not None})

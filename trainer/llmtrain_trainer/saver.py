@@ -35,14 +35,16 @@ class Saver:
         *,
         say: Callable[[str], None],
         published: Callable[[CheckpointManifest], None],
+        first: Callable[[], None] = lambda: None,
     ) -> None:
-        """Takes `published` to tell of each checkpoint that is whole in storage (node 0 only)."""
+        """Args: both on node 0 only, `first` before a checkpoint counts, `published` after."""
         self._output = output
         self._job = job
         self._start = start
         self._out = workdir / CHECKPOINTS
         self._say = say
         self._published = published
+        self._first = first
         self._parent = start.resume_from
         self._saved_step = -1
         self._lost: set[Path] = set()  # Whose other parts will not come any more.
@@ -159,6 +161,7 @@ class Saver:
             created_at=now(),
             files=[file for part in parts for file in part.files],
         )
+        self._first()
         checkpoints.publish(self._output, manifest)
         self._parent, self._saved_step = name, step
         self._published(manifest)

@@ -13,12 +13,13 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from llmtrain_api.layout import RENDEZVOUS_PORT
 from llmtrain_api.runfile import RunFile
+from llmtrain_api.tracking import CREDENTIALS
 from llmtrain_trainer.verdict import ProcessEnd
 
 WORKER_MODULE = "llmtrain_trainer.worker"
@@ -68,11 +69,13 @@ def command(place: Place, workdir: Path, *, port: int, worker_module: str) -> li
     ]
 
 
-def environment(given: Mapping[str, str], *, cores: int, processes: int) -> dict[str, str]:
+def environment(
+    given: Mapping[str, str], *, cores: int, processes: int, withheld: Collection[str] = ()
+) -> dict[str, str]:
     """Returns the environment of the processes; what the user set wins.
 
-    They do not get the storage account: they have no business with storage. What the libraries
-    are told is in `worker`.
+    They do not get the storage account, nor the variables `withheld`: they have no business with
+    storage or trackers. What the libraries are told is in `worker`.
     """
     ours = {
         # torchrun sets it only for more than one process, and then to 1.
@@ -80,7 +83,11 @@ def environment(given: Mapping[str, str], *, cores: int, processes: int) -> dict
         "PYTHONUNBUFFERED": "1",
         "NCCL_DEBUG": "WARN",
     }
-    rest = {name: value for name, value in given.items() if not name.startswith("AWS_")}
+    rest = {
+        name: value
+        for name, value in given.items()
+        if not name.startswith("AWS_") and name not in withheld
+    }
     return {**ours, **rest}
 
 
@@ -136,11 +143,17 @@ class Gang:
 
 def start(place: Place, workdir: Path, *, cores: int, worker_module: str = WORKER_MODULE) -> Gang:
     """Starts the training processes of this node."""
-    processes = place.run.spec.workers.processes_per_node
+    spec = place.run.spec
+    variables = environment(
+        os.environ,
+        cores=cores,
+        processes=spec.workers.processes_per_node,
+        withheld=CREDENTIALS if spec.tracking is not None else (),
+    )
     with (workdir / _AGENT_LOG).open("wb") as log:
         process = subprocess.Popen(
             command(place, workdir, port=port_of(place), worker_module=worker_module),
-            env=environment(os.environ, cores=cores, processes=processes),
+            env=variables,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

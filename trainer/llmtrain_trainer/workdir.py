@@ -3,7 +3,8 @@
     launcher writes                      training processes write
     job.json  what to do                 trainer_log.jsonl        rank 0, a line per logging step
     stop      save a checkpoint and end  activity.json            rank 0, what it is doing
-                                         resolved.json            rank 0, what was chosen
+    tracking-end  how training ended,    resolved.json            rank 0, what was chosen
+              for the trackers
                                          out/checkpoint-<step>/   all; .saved-rank-<r> last
                                          trained                  all, after their first step
                                          failure-rank-<r>.json    a rank that fails, before it exits
@@ -18,6 +19,8 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
+
+from pydantic import Field
 
 from llmtrain_api.base import ApiModel
 from llmtrain_api.exits import ExitClass
@@ -62,6 +65,9 @@ class Job(ApiModel):
 
     reference_path: str = ""
     """Folder with the downloaded reference model; empty for none."""
+
+    model_files: list[InputFile] = Field(default=[])
+    """The files in both folders."""
 
     dataset_files: list[InputFile]
     """The downloaded data, in the order of `spec.datasets`."""

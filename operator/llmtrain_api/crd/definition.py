@@ -45,10 +45,11 @@ _RUN_COLUMNS: tuple[_Column, ...] = (
     ("ETA", "string", ".status.progress.eta", False),
     ("Epoch", "string", ".status.progress.epoch", True),
     ("Tokens/s", "string", ".status.progress.tokensPerSecond", True),
+    ("MFU", "string", ".status.progress.mfu", True),
     ("Nodes", "integer", ".spec.workers.nodes", True),
     ("Attempt", "integer", ".status.attempt", True),
     ("Checkpoint", "string", ".status.latestCheckpoint", True),
-    ("Model", "string", ".spec.model.uri", True),
+    ("Model", "string", ".status.model", True),
     _AGE,
 )
 _SCHEDULE_COLUMNS: tuple[_Column, ...] = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +21,7 @@ from transformers import (
 from llmtrain_trainer import workdir
 from llmtrain_trainer.data import mixing
 from llmtrain_trainer.data.tokens import Account
-from llmtrain_trainer.stages import results, rewards
+from llmtrain_trainer.stages import ancestry, plots, results, rewards
 from llmtrain_trainer.stages.card import Kind, write_card
 from llmtrain_trainer.stages.loading import load_tokenizer
 from llmtrain_trainer.workdir import Job
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "tokenizers")
+_CURVES_OF_THE_CARD = ("training_loss.png", "training_rewards.png")
 
 
 def write(
@@ -50,14 +52,26 @@ def write(
     if (chosen := mixing.drawn(account, job.run.spec)) is not None:
         numbers["data_mixing"] = mixing.summary(account, chosen)
     _write_json(out / "results" / "all_results.json", numbers)
-    results.plot(history, f"{job.run.name}: loss", out / "plots" / "training_loss.png")
-    if rewards.last(history):
-        rewards.plot(history, f"{job.run.name}: rewards", out / "plots" / "training_rewards.png")
+    drawn = plots.write_all(history, job.run.name, out / "plots")
+    lineage = ancestry.with_run(ancestry.of_source(job), job.run, account.datasets, weights)
     tokenizer = load_tokenizer(job)
     versions = {library: version(library) for library in _LIBRARIES}
     for kind in _save_weights(job, out, trainer, account):
         tokenizer.save_pretrained(out / kind)
-        card = write_card(job.run.name, kind, job.run.spec, account, numbers, versions)
+        ancestry.write(lineage, out / kind)
+        curves = [name for name in _CURVES_OF_THE_CARD if name in drawn]
+        for name in curves:  # Beside the card, which may be moved with its folder.
+            shutil.copy(out / "plots" / name, out / kind)
+        card = write_card(
+            job.run.name,
+            kind,
+            job.run.spec,
+            account,
+            numbers,
+            versions,
+            lineage=ancestry.describe(lineage, job.model_files),
+            curves=curves,
+        )
         (out / kind / "README.md").write_text(card, encoding="utf-8")
     (out / workdir.DONE).touch()
     logger.info("all results are written")

@@ -9,9 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import statistics
-import time
-from collections import deque
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,12 +19,12 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from llmtrain_trainer import workdir
 from llmtrain_trainer.failures import DivergedError
-from llmtrain_trainer.stages import rewards
+from llmtrain_trainer.stages import efficiency, rewards
+from llmtrain_trainer.stages.efficiency import Work
+from llmtrain_trainer.stages.pace import Pace
 from llmtrain_trainer.workdir import say
 
 logger = logging.getLogger(__name__)
-
-_STEPS_FOR_THE_PACE = 50  # The ETA follows the newest steps, smoothed by a median.
 
 
 class Guard(TrainerCallback):
@@ -145,45 +142,6 @@ class Checkpoints(TrainerCallback):
             say(self._folder, "Training")
 
 
-class Pace:
-    """How fast training goes, with the time of saves and evaluations left out."""
-
-    def __init__(self) -> None:
-        self._step_seconds: deque[float] = deque(maxlen=_STEPS_FOR_THE_PACE)
-        self._last_step: float | None = None
-        self._training_seconds = 0.0
-        self._tokens = 0.0
-        self._begin = time.perf_counter()
-
-    def step(self) -> None:
-        """Notes the end of a step."""
-        now = time.perf_counter()
-        if self._last_step is not None:
-            self._step_seconds.append(now - self._last_step)
-            self._training_seconds += now - self._last_step
-        self._last_step = now
-
-    def pause(self) -> None:
-        """Notes that something else than training took time since the last step."""
-        self._last_step = None
-
-    @property
-    def elapsed_seconds(self) -> float:
-        """Seconds since training began in this process."""
-        return time.perf_counter() - self._begin
-
-    @property
-    def seconds_per_step(self) -> float | None:
-        """Median over the newest steps; none before there are two."""
-        return statistics.median(self._step_seconds) if self._step_seconds else None
-
-    def tokens_per_second(self, tokens: float) -> float | None:
-        """Returns the rate since the last call, given all tokens trained by this attempt so far."""
-        seconds, self._training_seconds = self._training_seconds, 0.0
-        done, self._tokens = tokens - self._tokens, tokens
-        return done / seconds if seconds > 0 else None
-
-
 class TrainingLog(TrainerCallback):
     """Writes one JSON object per logging step, from the first process of the run.
 
@@ -193,7 +151,9 @@ class TrainingLog(TrainerCallback):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._path = folder / workdir.TRAINER_LOG
-        self._pace = Pace()
+        self.pace = Pace()
+        self.work: Work | None = None
+        """Set when the model is known."""
 
     def on_train_begin(
         self,
@@ -203,7 +163,7 @@ class TrainingLog(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Says that training begins."""
-        self._pace = Pace()
+        self.pace = Pace()
         if state.is_world_process_zero:
             say(self._folder, "Training")
 
@@ -215,7 +175,7 @@ class TrainingLog(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Takes the time; the last step is always logged."""
-        self._pace.step()
+        self.pace.step()
         if state.global_step >= state.max_steps:
             control.should_log = True
         if control.should_evaluate and state.is_world_process_zero:
@@ -229,7 +189,7 @@ class TrainingLog(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Leaves the time of the evaluation out of the pace."""
-        self._pace.pause()
+        self.pace.pause()
         if state.is_world_process_zero:
             say(self._folder, "Training")
 
@@ -241,7 +201,7 @@ class TrainingLog(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Leaves the time of the save out of the pace."""
-        self._pace.pause()
+        self.pace.pause()
 
     def on_log(
         self,
@@ -256,13 +216,15 @@ class TrainingLog(TrainerCallback):
             return
         if "loss" not in logs and "eval_loss" not in logs:
             return
-        line = log_line(logs, state.global_step, state.max_steps, self._pace)
+        line = log_line(logs, state.global_step, state.max_steps, self.pace, self.work)
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         logger.info("%s", describe(line))
 
 
-def log_line(logs: dict[str, float], step: int, total: int, pace: Pace) -> dict[str, Any]:
+def log_line(
+    logs: dict[str, float], step: int, total: int, pace: Pace, work: Work | None = None
+) -> dict[str, Any]:
     """Returns one line of the training log; what is not known is left out."""
     seconds_per_step = pace.seconds_per_step
     remaining = None if seconds_per_step is None else seconds_per_step * (total - step)
@@ -281,7 +243,8 @@ def log_line(logs: dict[str, float], step: int, total: int, pace: Pace) -> dict[
         "seconds_per_step": seconds_per_step,
     }
     if "loss" in logs and "num_tokens" in logs:
-        line["throughput"] = pace.tokens_per_second(logs["num_tokens"])
+        line |= efficiency.numbers_of(pace.read(logs["num_tokens"]), work)
+        line |= efficiency.memory()
         line["total_tokens"] = int(logs["num_tokens"])
     return {name: value for name, value in line.items() if value is not None}
 
@@ -299,6 +262,8 @@ def describe(line: dict[str, Any]) -> str:
         ("lr", "lr", ".3g"),
         ("epoch", "epoch", ".2f"),
         ("throughput", "tokens/s", ".0f"),
+        ("mfu", "mfu", ".1%"),
+        ("data_wait", "waits for data", ".1%"),
     ):
         if name in line:
             parts.append(f"{label} {line[name]:{form}}")

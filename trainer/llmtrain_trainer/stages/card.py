@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import yaml
@@ -40,6 +40,8 @@ def write_card(
     account: Account,
     results: Mapping[str, Any],
     versions: Mapping[str, str],
+    lineage: str = "",
+    curves: Sequence[str] = (),
 ) -> str:
     """Returns the text of `README.md` in a final folder.
 
@@ -50,13 +52,17 @@ def write_card(
         account: What became of the rows.
         results: What `all_results.json` holds.
         versions: Versions of the libraries that trained it.
+        lineage: What the model comes from, in Markdown.
+        curves: Names of images beside the card.
     """
     parts = [
         _front_matter(kind, spec),
         f"# {name}\n",
         f"{_what(kind, spec)}, trained from {_origin(spec)} by llmtrain.{_reference(spec)}\n",
         "## Data\n\n" + _data(account, spec),
+        *(["## Lineage\n\n" + lineage] if lineage else []),
         "## Training\n\n" + _arguments(spec),
+        *(["## Curves\n\n" + "".join(f"![{each}]({each})\n" for each in curves)] if curves else []),
         "## Results\n\n" + _results(results),
         "## How to load it\n\n" + _usage(kind, spec),
         "## Versions\n\n"

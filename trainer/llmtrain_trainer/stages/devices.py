@@ -10,6 +10,58 @@ from llmtrain_api.errors import ConfigError
 Precision = Literal["BF16", "FP32"]
 
 
+_PEAK_BF16_TERAFLOPS = (
+    # The words of a device's name, those with more words first; dense products, as the makers'
+    # data sheets give them (half of what they give with sparsity).
+    ("GH200", 989.5),
+    ("H100 PCIe", 756.5),
+    ("H100 NVL", 835.5),
+    ("H100", 989.5),
+    ("H200 NVL", 835.5),
+    ("H200", 989.5),
+    ("H800", 989.5),
+    ("H20", 148.0),
+    ("GB200", 2500.0),
+    ("B200", 2250.0),
+    ("A100", 312.0),
+    ("A800", 312.0),
+    ("A40", 149.7),
+    ("A30", 165.0),
+    ("A10G", 70.0),
+    ("A10", 125.0),
+    ("L40S", 362.05),
+    ("L40", 181.05),
+    ("L4", 121.0),
+    ("RTX 6000 Ada", 364.25),
+    ("RTX A6000", 154.85),
+    ("GeForce RTX 4090", 165.2),
+    ("GeForce RTX 3090", 71.2),
+    ("Instinct MI300X", 1307.4),
+    ("Instinct MI325X", 1307.4),
+)
+
+
+def peak_bf16_flops(name: str) -> float | None:
+    """Returns the operations per second that a device can do in bf16, none where it is not known.
+
+    A slice of a GPU (MIG) is not known: its name does not say what share of the whole it is.
+
+    Args:
+        name: As torch says it, such as `NVIDIA H100 80GB HBM3`.
+    """
+    words = set(name.replace("-", " ").split())
+    if "MIG" in words:
+        return None
+    return next(
+        (
+            teraflops * 1e12
+            for known, teraflops in _PEAK_BF16_TERAFLOPS
+            if words.issuperset(known.split())
+        ),
+        None,
+    )
+
+
 @dataclass(frozen=True)
 class Device:
     """The device of a process; `bf16` says whether it computes in bf16 without emulation."""

@@ -31,7 +31,7 @@ from llmtrain_trainer import workdir
 from llmtrain_trainer.data import mixing, tokens
 from llmtrain_trainer.data.tokens import Account, Prepared
 from llmtrain_trainer.failures import local_rank_of_process, rank_of_process
-from llmtrain_trainer.stages import arguments, artifacts, samples
+from llmtrain_trainer.stages import arguments, artifacts, efficiency, samples
 from llmtrain_trainer.stages.callbacks import (
     Checkpoints,
     Guard,
@@ -63,6 +63,7 @@ class Recorded(_Base):
 
     model: torch.nn.Module
     recorder: SampleRecorder
+    log_of_training: TrainingLog
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """Trains an epoch, unless training went on from a checkpoint of the last step.
@@ -71,6 +72,11 @@ class Recorded(_Base):
         """
         if self.state.global_step < self.state.max_steps:
             super()._run_epoch(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+    def get_batch_samples(self, epoch_iterator: Any, *args: Any, **kwargs: Any) -> Any:
+        """Returns the batches of one step, and takes the time until they are there."""
+        timed = self.log_of_training.pace.waiting(epoch_iterator)
+        return super().get_batch_samples(timed, *args, **kwargs)
 
     def get_train_dataloader(self) -> Any:
         """Returns the loader of training batches, made by the recorder's hand."""
@@ -164,11 +170,14 @@ def run(job: Job, folder: Path, stage: Stage) -> ExitClass:
     _check_vocabulary(model, account, spec)
     stop = StopOnRequest(folder)
     # The guard stands before all that saves or logs.
-    callbacks = [stop, Guard(), Checkpoints(folder), TrainingLog(folder)]
+    log = TrainingLog(folder)
+    callbacks = [stop, Guard(), Checkpoints(folder), log]
     lora = lora_config(spec, model)
     prepared = Prepared(folder / TOKENS)
     trainer = _build(Parts(job, config, model, tokenizer, prepared, lora, callbacks), stage)
     _trainer = trainer
+    trainer.log_of_training = log
+    log.work = efficiency.work_of(trainer.model, account, spec, device, precision)
     _write_resolved(trainer, spec, device, precision, folder)
     output = trainer.train(resume_from_checkpoint=job.resume_from)
     if stop.stopped:
@@ -178,9 +187,10 @@ def run(job: Job, folder: Path, stage: Stage) -> ExitClass:
         _say(folder, "the final model", "Evaluating")
         trainer.evaluate()
     weights = _compare_processes(trainer)
+    metrics = output.metrics | efficiency.results(log.pace.whole(), log.work)
     if trainer.is_world_process_zero():
         _say(folder, "writing the results", "Finishing")
-        artifacts.write(job, folder, trainer, account, output.metrics, weights)
+        artifacts.write(job, folder, trainer, account, metrics, weights)
     _leave_group()
     return ExitClass.SUCCESS
 

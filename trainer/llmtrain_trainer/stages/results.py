@@ -1,4 +1,4 @@
-"""The numbers of a finished run: `all_results.json` and the plot of the loss.
+"""The numbers of a finished run: `all_results.json`.
 
 Keys are those of LLaMA-Factory's `all_results.json`, with an account of the rows beside them.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from llmtrain_trainer.data.tokens import Account
@@ -17,6 +16,16 @@ History = Sequence[Mapping[str, float]]
 
 _COMPARES = {"eval_rewards/chosen", "eval_rewards/rejected", "eval_mean_reward"}
 """What is logged where the loss compares answers, so that it is no logarithm of a probability."""
+
+_OF_THE_ATTEMPT = (
+    "train_tokens_per_second",
+    "train_tokens_per_second_per_device",
+    "train_mfu",
+    "train_data_wait",
+    "peak_memory_device",
+    "peak_memory_host",
+)
+"""Speed and memory of the last attempt, from `efficiency.results`."""
 
 _COUNTS = ("rows", "train", "evaluation", "dropped", "truncated", "tokens", "trained_tokens")
 
@@ -42,6 +51,7 @@ def collect(
     for name in ("train_runtime", "train_samples_per_second", "train_steps_per_second"):
         results[name] = metrics.get(name)
     results["total_flos"] = metrics.get("total_flos")
+    results |= {name: metrics[name] for name in _OF_THE_ATTEMPT if name in metrics}
     evaluations = [line for line in history if "eval_loss" in line]
     if evaluations:
         last = evaluations[-1]
@@ -72,52 +82,3 @@ def perplexity(loss: float) -> float:
         return math.exp(loss)
     except OverflowError:
         return math.inf
-
-
-def smooth(losses: Sequence[float]) -> list[float]:
-    """Returns an exponential moving average whose memory grows with the number of points.
-
-    The weight of the past goes from 0 (no points) towards 0.9, as in LLaMA-Factory's plots.
-    """
-    weight = 1.8 * (1 / (1 + math.exp(-0.05 * len(losses))) - 0.5)
-    smoothed: list[float] = []
-    for loss in losses:
-        smoothed.append(loss if not smoothed else weight * smoothed[-1] + (1 - weight) * loss)
-    return smoothed
-
-
-def plot(history: History, title: str, path: Path) -> None:
-    """Draws the training loss, raw and smoothed, and the evaluation loss over the steps."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # Late, and without a display.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    training = [(line["step"], line["loss"]) for line in history if "loss" in line]
-    evaluation = [(line["step"], line["eval_loss"]) for line in history if "eval_loss" in line]
-    if training:
-        steps, losses = zip(*training, strict=True)
-        axes.plot(steps, losses, color="#9ecae1", linewidth=1, label="training loss")
-        axes.plot(steps, smooth(losses), color="#08519c", linewidth=2, label="smoothed")
-    if evaluation:
-        steps, losses = zip(*evaluation, strict=True)
-        axes.plot(
-            steps,
-            losses,
-            color="#d94801",
-            marker="o",
-            markersize=4,
-            linewidth=1.5,
-            label="held out",
-        )
-    axes.set_xlabel("optimizer step")
-    axes.set_ylabel("loss")
-    axes.set_title(title, loc="left")
-    axes.grid(color="#e5e5e5", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    if training or evaluation:
-        axes.legend(frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)

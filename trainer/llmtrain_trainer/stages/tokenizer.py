@@ -27,7 +27,7 @@ from llmtrain_api.runfile import spec_hash
 from llmtrain_api.stages.tokenizer import TokenizerTraining
 from llmtrain_trainer import workdir
 from llmtrain_trainer.data import texts
-from llmtrain_trainer.stages import vocabulary
+from llmtrain_trainer.stages import ancestry, vocabulary
 from llmtrain_trainer.stages.quality import DIFFICULT, Quality, measure
 from llmtrain_trainer.stages.telling import Telling
 from llmtrain_trainer.stages.tokenizer_card import Source, write_card
@@ -192,7 +192,10 @@ def _write(job: Job, survey: Survey, results: dict[str, Any], out: Path) -> None
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     versions = {library: version(library) for library in _LIBRARIES}
-    card = write_card(job.run.name, job.run.spec, survey.sources, results, versions)
+    lineage = ancestry.with_run([], job.run, survey.sources, results["tokenizer_sha256"])
+    ancestry.write(lineage, out / MODEL)
+    shown = ancestry.describe(lineage, [])
+    card = write_card(job.run.name, job.run.spec, survey.sources, results, versions, shown)
     (out / MODEL / "README.md").write_text(card, encoding="utf-8")
     (out / workdir.DONE).touch()
     logger.info(

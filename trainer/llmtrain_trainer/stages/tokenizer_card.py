@@ -31,6 +31,7 @@ def write_card(
     sources: Sequence[Source],
     results: Mapping[str, Any],
     versions: Mapping[str, str],
+    lineage: str = "",
 ) -> str:
     """Returns the text of `README.md` in the folder of the tokenizer.
 
@@ -40,6 +41,7 @@ def write_card(
         sources: What was learned from.
         results: What `all_results.json` holds.
         versions: Versions of the libraries that made it.
+        lineage: What it comes from, in Markdown.
     """
     front = yaml.safe_dump(
         {"library_name": "transformers", "tags": ["llmtrain", "tokenizer"]}, sort_keys=False
@@ -51,6 +53,7 @@ def write_card(
         f"A tokenizer of {results['vocab_size']} tokens ({results['algorithm']}), made by llmtrain."
         "\n",
         "## Data\n\n" + _data(sources),
+        *(["## Lineage\n\n" + lineage] if lineage else []),
         f"## Settings\n\n```yaml\n{settings}```\n",
         "## Results\n\n" + _table(results),
         "## How to load it\n\n"
