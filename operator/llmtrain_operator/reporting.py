@@ -79,6 +79,8 @@ def model_words(spec: RunSpec, resolved: Resolved | None) -> str | None:
         return f"new {settings.algorithm} {settings.vocab_size}"
     if spec.architecture is None:
         uri = spec.source_uri
+        if not uri and spec.references:  # It waits for it.
+            return f"result of {next(iter(spec.references.values())).name}"
         return (uri if len(uri) <= _MOST_OF_A_URI else f"{uri[: _MOST_OF_A_URI - 1]}…") or None
     size = resolved.total_parameters if resolved is not None else None
     return f"new {spec.architecture.family}" + (f" {count(size)}" if size else "")

@@ -111,6 +111,11 @@ def test_the_column_model(stage: str, size: int | None, words: str) -> None:
     assert model_words(spec, resolved) == words
 
 
+def test_a_run_that_waits_for_another_names_it() -> None:
+    spec = specs.changed(specs.good(), "model", {"fromRun": {"name": "earlier"}})
+    assert model_words(RunSpec.model_validate(spec), None) == "result of earlier"
+
+
 def test_a_long_place_is_cut_in_the_status() -> None:
     spec = RunSpec.model_validate(
         specs.changed(specs.good(), "model.uri", "s3://models/" + "a" * 900)

@@ -25,6 +25,7 @@ PATIENCE = 30.0
 """Seconds that a service has, after training, to take what is left."""
 _POLL_SECONDS = 0.1
 _SECONDS_TO_DIE = 5.0  # After SIGKILL.
+_SECONDS_FOR_LAST_WORDS = 1.0  # A child that has outlived its parent may hold the pipe open.
 
 
 def services(tracking: Tracking | None) -> list[str]:
@@ -56,6 +57,7 @@ class Trackers:
     def __init__(self, names: list[str], workdir: Path, say: Callable[[str], None]) -> None:
         self._workdir = workdir
         self._say = say
+        self._threads: list[threading.Thread] = []
         self._processes = {name: self._start(name) for name in names}
 
     def _start(self, service: str) -> subprocess.Popen[str]:
@@ -69,13 +71,16 @@ class Trackers:
                 text=True,
                 start_new_session=True,  # Ctrl-C is for the launcher.
             )
-        threading.Thread(target=self._pass_on, args=(process,), daemon=True).start()
+        thread = threading.Thread(target=self._pass_on, args=(process,), daemon=True)
+        thread.start()
+        self._threads.append(thread)
         return process
 
     def _pass_on(self, process: subprocess.Popen[str]) -> None:
         if process.stdout is not None:
-            for line in process.stdout:
-                self._say(line.rstrip("\n"))
+            with process.stdout as lines:
+                for line in lines:
+                    self._say(line.rstrip("\n"))
 
     def __enter__(self) -> Self:
         return self
@@ -94,6 +99,8 @@ class Trackers:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             process.wait(_SECONDS_TO_DIE)
+        for thread in self._threads:
+            thread.join(_SECONDS_FOR_LAST_WORDS)
 
     def end(self, exit_class: ExitClass) -> None:
         """Tells the processes how training ended; returns at once."""
