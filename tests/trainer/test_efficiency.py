@@ -105,9 +105,10 @@ def test_the_work_of_a_model_on_its_devices() -> None:
     work = work_of(model, account(), spec, h100, "BF16")
     trained, _ = matrix_weights(model)
     assert work.flops_per_token == 6 * trained + 12 * 3 * 12 * 50
-    assert (work.devices, work.peak_flops) == (2, pytest.approx(989.5e12))
+    assert work.devices == 2
+    assert work.peak_flops == pytest.approx(989.5e12)
     assert work_of(model, account(), spec, h100, "FP32").peak_flops is None
     model.config.num_local_experts = 8
     assert work_of(model, account(), spec, h100, "BF16").peak_flops is None, "not all are used"
-    model.config.num_attention_heads = [2, 4, 8]
+    model.config.num_attention_heads = 0
     assert work_of(model, account(), spec, h100, "BF16").flops_per_token == 6 * trained

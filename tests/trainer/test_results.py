@@ -43,7 +43,7 @@ def test_collect() -> None:
 
 
 def test_speed_and_memory_are_those_of_the_attempt() -> None:
-    measured = {"train_tokens_per_second": 10.0, "train_mfu": None, "peak_memory_host": 7}
+    measured = {"train_tokens_per_second": 10.0, "train_data_wait": 0.1, "peak_memory_host": 7}
     numbers = collect({**measured, "epoch": 1.0}, HISTORY, ACCOUNT, "cafe")
     assert measured.items() <= numbers.items()
 

@@ -63,7 +63,7 @@ def test_curves_are_there_while_the_run_trains(output: Folder, tmp_path: Path) -
     log(path, 3)
     uploads.upload(output, to_the_end=True)
     assert [step for step, _ in curve(tmp_path)] == [1, 2, 3]
-    assert curve(tmp_path, "train/learning_rate")[0] == (1, pytest.approx(0.1))
+    assert curve(tmp_path, "train/learning_rate")[0][1] == pytest.approx(0.1)
     assert files(tmp_path) == ["events.out.tfevents.a00001r000.00000"]
 
 
