@@ -68,7 +68,7 @@ def test_the_schema_is_structural(kind: str, block: str) -> None:
         (
             "llmtrainruns",
             ["STAGE", "PHASE", "STEP", "LOSS", "ETA", "AGE"],
-            ["EPOCH", "TOKENS/S", "NODES", "ATTEMPT", "CHECKPOINT", "MODEL"],
+            ["EPOCH", "TOKENS/S", "MFU", "NODES", "ATTEMPT", "CHECKPOINT", "MODEL"],
         ),
         (
             "llmtrainschedules",

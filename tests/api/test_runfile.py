@@ -129,6 +129,7 @@ def test_every_field_of_a_spec_is_judged() -> None:
         "checkpoint",
         "workers",
         "storage",
+        "tracking",
         "restart_policy",
         "start_timeout_seconds",
         "suspend",
