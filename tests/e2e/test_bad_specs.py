@@ -22,17 +22,17 @@ from llmtrain_api.run import RunSpec
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 ROOT = Path(__file__).parents[2]
-CRDS = str(ROOT / "crds")
+CRD_FILE = ROOT / "crds" / "llmtrainruns.yaml"
 GOLDEN = ROOT / "tests" / "e2e" / "golden" / "refused_at_apply.txt"
-CRD = yaml.safe_load((ROOT / "crds" / "llmtrainruns.yaml").read_text(encoding="utf-8"))
+CRD = yaml.safe_load(CRD_FILE.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _crd(kubectl: object) -> None:
     """Creates the CRD where it is not there; where it is, the chart owns it."""
-    if not cluster.kubectl("get", "-f", CRDS, check=False).stdout:
-        cluster.kubectl("create", "-f", CRDS)
-    cluster.kubectl("wait", "--for=condition=Established", "-f", CRDS, "--timeout=30s")
+    if not cluster.kubectl("get", "-f", str(CRD_FILE), check=False).stdout:
+        cluster.kubectl("create", "-f", str(CRD_FILE))
+    cluster.kubectl("wait", "--for=condition=Established", "-f", str(CRD_FILE), "--timeout=30s")
 
 
 def manifest(name: str, spec: specs.Spec) -> str:
@@ -187,7 +187,7 @@ def test_defaults_are_the_models(namespace: str, stage: str) -> None:
 
 def test_the_stored_crd_is_the_file(kubectl: object) -> None:
     """A difference would look like drift to Argo CD and Flux for ever."""
-    stored = json.loads(cluster.kubectl("get", "-f", CRDS, "-o", "json").stdout)["spec"]
+    stored = json.loads(cluster.kubectl("get", "-f", str(CRD_FILE), "-o", "json").stdout)["spec"]
     assert stored.pop("conversion") == {"strategy": "None"}
     assert stored == CRD["spec"]
 
