@@ -43,7 +43,8 @@ def test_a_crd_has_no_anchors_which_some_readers_refuse(kind: str) -> None:
 
 @of_each_kind
 def test_a_crd_fits_into_the_annotation_of_kubectl_apply(kind: str) -> None:
-    assert len(FILES[f"{kind}.yaml"].encode()) < 128 * 1024  # The bound is 256 KiB.
+    # `kubectl apply` keeps a copy in an annotation, which may be 256 KiB in all.
+    assert len(FILES[f"{kind}.yaml"].encode()) < 192 * 1024
 
 
 def test_the_command_writes_and_checks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
