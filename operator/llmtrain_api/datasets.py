@@ -31,6 +31,7 @@ COLUMNS = {
     "PromptCompletion": ("prompt", "completion"),
     "Preference": ("prompt", "chosen", "rejected"),
     "KTO": ("prompt", "completion", "label"),
+    "Any": (),
 }
 """What the rows of a format hold, and may call by another name."""
 
@@ -122,7 +123,7 @@ def _formats_with(column: str) -> list[str]:
     return [format_ for format_, columns in COLUMNS.items() if column in columns]
 
 
-_NAMES = {format_: ", ".join(columns) for format_, columns in COLUMNS.items()}
+_NAMES = {format_: ", ".join(columns) or "(none)" for format_, columns in COLUMNS.items()}
 _COLUMNS_RULE = Rule(
     "!has(self.columns) || ("
     + " && ".join(
@@ -144,6 +145,20 @@ class Dataset(ApiModel):
     """One source of training rows."""
 
     rules: ClassVar = (
+        Rule(
+            f"self.format == 'Any' || self.uri.matches('{_NAME}')",
+            lambda it: it.format == "Any" or re.search(_NAME, it.uri) is not None,
+            f"use an object that ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, each also"
+            f" with {' or '.join(COMPRESSIONS)} after it",
+            at="uri",
+        ),
+        Rule(
+            "self.format != 'Any' || !has(self.maxSamples)",
+            lambda it: it.format != "Any" or it.max_samples is None,
+            "the format Any is not read row by row: remove it",
+            at="maxSamples",
+            reason="FieldValueForbidden",
+        ),
         _COLUMNS_RULE,
         Rule(
             f"!has(self.roles) || self.format in {list(CONVERSATIONS)}",
@@ -162,22 +177,15 @@ class Dataset(ApiModel):
         ),
     )
 
-    uri: Annotated[
-        Uri,
-        Rule(
-            f"self.matches('{_NAME}')",
-            lambda uri: re.search(_NAME, uri) is not None,
-            f"use an object that ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, each also"
-            f" with {' or '.join(COMPRESSIONS)} after it",
-        ),
-    ]
+    uri: Uri
     """An object whose name says how it reads: `.jsonl` (one JSON object a line), `.json` (one list
     of objects), `.csv` (the first line names the columns, all cells are strings), `.parquet`,
     `.arrow`, or `.txt` (a row in every line that is not blank, with the column `text`); each also
-    compressed, as `.gz` or `.zst`."""
+    compressed, as `.gz` or `.zst`. With the format `Any` any object, or a folder if it ends in `/`.
+    """
 
     format: Literal[
-        "Text", "Alpaca", "ShareGPT", "Messages", "PromptCompletion", "Preference", "KTO"
+        "Text", "Alpaca", "ShareGPT", "Messages", "PromptCompletion", "Preference", "KTO", "Any"
     ]
     """How a row reads. `Text`: `text`, for the stages Tokenizer and Pretrain. `Alpaca`:
     `instruction`, `output`, optional `input`, `system` and `history`. `ShareGPT`: `conversations`,
@@ -185,7 +193,7 @@ class Dataset(ApiModel):
     `role` and `content` as in the OpenAI format, optional `tools`. `PromptCompletion`: `prompt` and
     `completion`, trained as plain text without a chat template. `Preference`: `prompt`, `chosen`
     and `rejected`, for DPO and Reward. `KTO`: `prompt`, `completion` and `label`, true for a good
-    answer."""
+    answer. `Any`: whatever the command of `stage: Custom` reads."""
 
     columns: Columns | None = None
     """What the rows call their columns. Default: as the format does."""

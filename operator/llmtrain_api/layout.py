@@ -46,6 +46,8 @@ def checkpoint_name(step: int, attempt: int, restart: int) -> str:
 
 
 # In a trainer pod.
+LAUNCHER = "llmtrain-trainer"
+"""The program that must be on the PATH of the image of a `stage: Custom`; it runs as PID 1."""
 RUN_FILE_FOLDER = PurePosixPath("/etc/llmtrain/run")
 RUN_FILE_NAME = "run.json"
 """The ConfigMap of the attempt is mounted here."""

@@ -21,6 +21,7 @@ from llmtrain_api.references import (
     SourceField,
 )
 from llmtrain_api.runrules import RULES
+from llmtrain_api.stages.custom import Custom
 from llmtrain_api.stages.preference import DPO, KTO, Reward
 from llmtrain_api.stages.pretrain import Architecture, Pretrain, TokenizerSource
 from llmtrain_api.stages.sft import SFT
@@ -62,11 +63,6 @@ def _repeated(datasets: list[Dataset]) -> list[str]:
     return [uri for uri in uris if uris.count(uri) > 1]
 
 
-_SOME_DATASET = Rule(
-    "size(self) > 0",
-    lambda datasets: len(datasets) > 0,
-    "name at least one data set",
-)
 _DATASETS_DIFFER = Rule(
     "self.all(one, self.exists_one(other, other.uri == one.uri))",
     lambda datasets: not _repeated(datasets),
@@ -77,7 +73,7 @@ _DATASETS_DIFFER = Rule(
 )
 
 
-Stage = Literal["Tokenizer", "Pretrain", "SFT", "DPO", "KTO", "Reward"]
+Stage = Literal["Tokenizer", "Pretrain", "SFT", "DPO", "KTO", "Reward", "Custom"]
 
 
 class RestartPolicy(ApiModel):
@@ -99,11 +95,11 @@ class RunSpec(ApiModel):
     stage: Stage
     """The kind of training. `Tokenizer`: a new tokenizer. `Pretrain`: running text, from nothing or
     from a model. `SFT`: supervised fine-tuning. `DPO`, `KTO`: alignment with preferences. `Reward`:
-    a reward model."""
+    a reward model. `Custom`: a command of one's own."""
 
     model: Model | None = None
-    """The model that training starts from. Required, except for `Tokenizer`, and for `Pretrain`
-    with an `architecture`."""
+    """The model that training starts from. Required, except for `Tokenizer`, for `Pretrain` with
+    an `architecture`, and for `Custom`."""
 
     architecture: Architecture | None = None
     """A new model with random weights, for `Pretrain`."""
@@ -111,10 +107,9 @@ class RunSpec(ApiModel):
     tokenizer: TokenizerSource | None = None
     """The tokenizer of a new model; required with `architecture`."""
 
-    datasets: Annotated[
-        list[Dataset], Field(max_length=64), Atomic(), _SOME_DATASET, _DATASETS_DIFFER
-    ]
-    """Sources of training rows, used one after the other, then shuffled; so their order counts."""
+    datasets: Annotated[list[Dataset], Field(max_length=64), Atomic(), _DATASETS_DIFFER] = []
+    """Sources of training rows, used one after the other, then shuffled; so their order counts.
+    Required, except for `Custom`."""
 
     evaluation: Evaluation | None = None
     """Loss on held-out rows. Default: none."""
@@ -137,12 +132,15 @@ class RunSpec(ApiModel):
     reward: Reward | None = None
     """Settings of `stage: Reward`."""
 
+    custom: Custom | None = None
+    """Settings of `stage: Custom`, and required there."""
+
     tuning: Tuning | None = None
     """Which weights are trained. Required wherever training starts from a `model`; a new model is
     trained as a whole."""
 
     training: Training | None = None
-    """How training runs. Required, except for `Tokenizer`."""
+    """How training runs. Required, except for `Tokenizer` and `Custom`, which take none."""
 
     checkpoint: Checkpoint = Checkpoint()
     """Checkpoints from which the run goes on."""
@@ -236,7 +234,7 @@ class RunSpec(ApiModel):
         return self.model_copy(update=sources)
 
     def require_training(self) -> Training:
-        """Returns `training`, which a rule holds every stage but Tokenizer to."""
+        """Returns `training`, which a rule holds every stage that trains by itself to."""
         if self.training is None:
             raise ValueError(f"stage {self.stage} has no training")
         return self.training

@@ -29,6 +29,7 @@ SPEC_FIELDS_THAT_MAKE_THE_RESULT = (
     "dpo",
     "kto",
     "reward",
+    "custom",
     "tuning",
     "training",
     "output",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from llmtrain_api.customrules import CUSTOM_RULES
 from llmtrain_api.markers import Rule
 
 FORMATS = {
@@ -14,6 +15,7 @@ FORMATS = {
     "DPO": ("Preference",),
     "KTO": ("KTO",),
     "Reward": ("Preference",),
+    "Custom": ("Any",),
 }
 """The formats of rows that a stage reads."""
 
@@ -24,8 +26,16 @@ _BLOCKS = {
     "DPO": "dpo",
     "KTO": "kto",
     "Reward": "reward",
+    "Custom": "custom",
 }
 """The block of settings that belongs to a stage."""
+
+
+_FROM_NOTHING = ("Tokenizer", "Custom")
+"""The stages that need no model."""
+
+_WITHOUT_TRAINING = ("Tokenizer", "Custom")
+"""The stages that take neither `training` nor `tuning`."""
 
 
 def _camel(name: str) -> str:
@@ -74,7 +84,8 @@ def _reads(stage: str, formats: tuple[str, ...], spec: Any) -> bool:
 
 _FORMAT_RULES = tuple(
     Rule(
-        f"self.stage != '{stage}' || self.datasets.all(d, d.format in {list(formats)})",
+        f"self.stage != '{stage}' || !has(self.datasets)"
+        f" || self.datasets.all(d, d.format in {list(formats)})",
         partial(_reads, stage, formats),
         f"stage {stage} reads the {'format' if len(formats) == 1 else 'formats'}"
         f" {', '.join(formats)}: correct the format of the data set, or the stage",
@@ -84,10 +95,10 @@ _FORMAT_RULES = tuple(
 )
 _SOURCE_RULES = (
     Rule(
-        "self.stage == 'Tokenizer' || has(self.model)"
+        f"self.stage in {list(_FROM_NOTHING)} || has(self.model)"
         " || (self.stage == 'Pretrain' && has(self.architecture))",
         lambda spec: (
-            spec.stage == "Tokenizer"
+            spec.stage in _FROM_NOTHING
             or spec.model is not None
             or (spec.stage == "Pretrain" and spec.architecture is not None)
         ),
@@ -130,8 +141,8 @@ _BLOCK_RULES = (
         reason="FieldValueRequired",
     ),
     Rule(
-        "has(self.training) || self.stage == 'Tokenizer'",
-        lambda spec: spec.training is not None or spec.stage == "Tokenizer",
+        f"has(self.training) || self.stage in {list(_WITHOUT_TRAINING)}",
+        lambda spec: spec.training is not None or spec.stage in _WITHOUT_TRAINING,
         "set globalBatchSize, learningRate, and epochs or maxSteps in it",
         at="training",
         reason="FieldValueRequired",
@@ -146,8 +157,10 @@ _BLOCK_RULES = (
         reason="FieldValueForbidden",
     ),
     Rule(
-        "has(self.tuning) || !has(self.model) || self.stage == 'Tokenizer'",
-        lambda spec: spec.tuning is not None or spec.model is None or spec.stage == "Tokenizer",
+        f"has(self.tuning) || !has(self.model) || self.stage in {list(_WITHOUT_TRAINING)}",
+        lambda spec: (
+            spec.tuning is not None or spec.model is None or spec.stage in _WITHOUT_TRAINING
+        ),
         "set which weights are trained: tuning: {method: LoRA} or {method: Full}",
         at="tuning",
         reason="FieldValueRequired",
@@ -244,13 +257,15 @@ _PREFERENCE_RULES = (
 _MIXED = ("SFT", "DPO", "KTO", "Reward")
 _WEIGHT_RULES = (
     Rule(
-        "self.datasets.all(d, has(d.weight)) || !self.datasets.exists(d, has(d.weight))",
+        "!has(self.datasets) || self.datasets.all(d, has(d.weight))"
+        " || !self.datasets.exists(d, has(d.weight))",
         lambda spec: len({dataset.weight is None for dataset in spec.datasets}) <= 1,
         "some have a weight and some have none: set it for all of them, or remove it",
         at="datasets",
     ),
     Rule(
-        f"self.stage in {list(_MIXED)} || !self.datasets.exists(d, has(d.weight))",
+        f"self.stage in {list(_MIXED)} || !has(self.datasets)"
+        " || !self.datasets.exists(d, has(d.weight))",
         lambda spec: (
             spec.stage in _MIXED or all(dataset.weight is None for dataset in spec.datasets)
         ),
@@ -259,7 +274,7 @@ _WEIGHT_RULES = (
     ),
     Rule(
         "!has(self.training) || !has(self.training.mixing)"
-        " || self.datasets.exists(d, has(d.weight))",
+        " || (has(self.datasets) && self.datasets.exists(d, has(d.weight)))",
         lambda spec: (
             spec.training is None
             or spec.training.mixing is None
@@ -278,6 +293,7 @@ RULES = (
     *_FORMAT_RULES,
     *_PREFERENCE_RULES,
     *_WEIGHT_RULES,
+    *CUSTOM_RULES,
     _BATCH_RULE,
     _MERGE_RULE,
 )

@@ -56,6 +56,7 @@ def test_no_two_mistakes_have_one_name() -> None:
         ("DPO", "dpo"),
         ("KTO", "kto"),
         ("Reward", "reward"),
+        ("Custom", "custom"),
     ],
 )
 def test_a_block_is_taken_by_its_stage_alone(owner: str, block: str, stage: str) -> None:

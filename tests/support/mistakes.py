@@ -232,6 +232,25 @@ _OF_A_BLOCK = (
     Mistake("dropout that Reward leaves out", {"tuning.lora": {"dropout": 0.1}}, "Reward"),
 )
 
+_OF_A_COMMAND = (
+    Mistake("a custom run without a command", {"custom": REMOVE}, "Custom"),
+    Mistake("an empty command", {"custom.command": []}, "Custom"),
+    Mistake("tuning of a command", {"tuning": {"method": "Full"}}, "Custom"),
+    Mistake("training of a command", {"training": good()["training"]}, "Custom"),
+    Mistake("an evaluation of a command", {"evaluation": {"fraction": 0.1}}, "Custom"),
+    Mistake(
+        "rows to count where none are read",
+        {"datasets": [{"uri": "s3://data/shards/", "format": "Any", "maxSamples": 9}]},
+        "Custom",
+    ),
+    Mistake(
+        "two processes of a command without torchrun",
+        {"custom.launcher": "None", "workers.processesPerNode": 2},
+        "Custom",
+    ),
+    Mistake("a launcher that does not exist", {"custom.launcher": "mpirun"}, "Custom"),
+)
+
 _WRONG_BLOCKS = tuple(
     Mistake(f"{block} with stage {stage}", {block: everything(owner)[block]}, stage)
     for owner, block, stage in (
@@ -241,6 +260,7 @@ _WRONG_BLOCKS = tuple(
         ("DPO", "dpo", "SFT"),
         ("KTO", "kto", "DPO"),
         ("Reward", "reward", "KTO"),
+        ("Custom", "custom", "SFT"),
     )
 )
 _WRONG_FORMATS = tuple(
@@ -256,10 +276,18 @@ _WRONG_FORMATS = tuple(
         ("DPO", "KTO"),
         ("KTO", "Preference"),
         ("Reward", "Messages"),
+        ("Custom", "Text"),
     )
 )
 
-MISTAKES = (*_OF_ANY_STAGE, *_OF_A_SOURCE, *_OF_A_BLOCK, *_WRONG_BLOCKS, *_WRONG_FORMATS)
+MISTAKES = (
+    *_OF_ANY_STAGE,
+    *_OF_A_SOURCE,
+    *_OF_A_BLOCK,
+    *_OF_A_COMMAND,
+    *_WRONG_BLOCKS,
+    *_WRONG_FORMATS,
+)
 
 BAD_NAMES = (
     Mistake("a name of 41 characters", {}, name="a" * 41),

@@ -45,6 +45,7 @@ _GOOD: dict[str, Spec] = {
         "training": {**_MODEL["training"], "microBatchSize": 2},
     },
     "Reward": {**_MODEL, "datasets": [{"uri": "s3://data/pairs.jsonl", "format": "Preference"}]},
+    "Custom": {"custom": {"command": ["python3", "train.py"]}},
 }
 
 
@@ -233,6 +234,17 @@ _EVERYTHING: dict[str, Spec] = {
         "datasets": [{"uri": "s3://data/pairs.jsonl", "format": "Preference"}],
         "reward": {"centerRewardsCoefficient": 0.01, "disableDropout": False},
     },
+    "Custom": {
+        "evaluation": REMOVE,
+        "model": {"uri": "s3://models/smollm2-135m/"},
+        "datasets": [{"uri": "s3://data/shards/", "format": "Any"}],
+        "workers": {**_WORKERS, "processesPerNode": 1},
+        "custom": {
+            "command": ["python3", "train.py"],
+            "args": ["--output_dir", "$(LLMTRAIN_OUTPUT_DIR)"],
+            "launcher": "None",
+        },
+    },
 }
 
 
@@ -248,7 +260,8 @@ def everything(kind: str = "SFT") -> Spec:
 
     Fields that exclude each other are set in different kinds.
     """
-    return copy.deepcopy({"stage": kind, **_AROUND, **_EVERYTHING[kind]})
+    spec = {"stage": kind, **_AROUND, **_EVERYTHING[kind]}
+    return copy.deepcopy({name: block for name, block in spec.items() if block is not REMOVE})
 
 
 def holding(path: str) -> Spec:
@@ -323,6 +336,10 @@ OTHER_VALUES: dict[str, Any] = {
     "reward": REMOVE,
     "reward.centerRewardsCoefficient": 0.02,
     "reward.disableDropout": True,
+    "custom": REMOVE,
+    "custom.command": ["python3", "other.py"],
+    "custom.args": ["--output_dir", "/tmp"],
+    "custom.launcher": "Torchrun",
     "tuning": REMOVE,
     "tuning.method": "Full",
     "tuning.lora": REMOVE,
