@@ -31,7 +31,7 @@ def test_the_api_runs_on_pydantic_alone() -> None:
 
 def test_every_module_of_the_trainer_is_on_one_side() -> None:
     """A module that the launcher's contract does not list may import torch unnoticed."""
-    in_training = {"gang", "worker"}
+    in_training = {"command", "gang", "worker"}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     contracts = project["tool"]["importlinter"]["contracts"]
     (launcher,) = (one for one in contracts if one["name"].startswith("The launcher"))
@@ -40,3 +40,22 @@ def test_every_module_of_the_trainer_is_on_one_side() -> None:
     assert {f"llmtrain_trainer.{name}" for name in modules - in_training} == set(
         launcher["source_modules"]
     )
+
+
+def test_the_launcher_needs_no_more_than_its_extra() -> None:
+    """Images of a `stage: Custom` install `llmtrain[launcher]` beside packages of their own."""
+    modules = ("__main__", "launcher", "node", "command", "gang")
+    script = (
+        "import sys\nbefore = set(sys.modules)\n"
+        + "".join(f"import llmtrain_trainer.{name}\n" for name in modules)
+        + "roots = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
+        "print(*sorted(roots - set(sys.stdlib_module_names)))"
+    )
+    command = [sys.executable, "-c", script]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    extra = {"cython_runtime", "obstore", "yaml"}  # The first is of PyYAML.
+    of_pydantic = {"annotated_types", "pydantic", "pydantic_core", "typing_extensions"}
+    of_pydantic |= {"typing_inspection"}
+    ours = {"llmtrain_api", "llmtrain_trainer"}
+    unknown = {name for name in loaded if not name.startswith("_")} - extra - of_pydantic - ours
+    assert unknown == set()

@@ -61,6 +61,25 @@ class Laptop:
             spec[block] = {**spec.get(block, {}), **values} if merged else values
         return RunFile.model_validate({**top, "spec": spec})
 
+    def command(self, script: str, *args: str, **changes: Any) -> RunFile:
+        """Returns the run file of a command: a Python script, once on each node."""
+        place = self.home / "script.py"
+        place.write_text(script)
+        spec: dict[str, Any] = {
+            "stage": "Custom",
+            "model": {"uri": f"file://{self.home}/model"},
+            "datasets": [{"uri": f"file://{self.home}/data/rows.jsonl", "format": "Any"}],
+            "custom": {
+                "command": [sys.executable, str(place)],
+                "args": list(args),
+                "launcher": "None",
+            },
+            "checkpoint": {"everySteps": 10},
+            "output": {"uri": f"file://{self.out}"},
+            "workers": {"terminationGracePeriodSeconds": 10},
+        }
+        return RunFile.model_validate({"name": "own", "spec": {**spec, **changes}})
+
     def node(self, run: RunFile | None = None, index: int = 0, worker: str = "fake_worker") -> Node:
         """Returns a launcher's node, ready to launch."""
         self.write_plan()

@@ -151,3 +151,19 @@ def test_a_missing_input_is_named(laptop: Laptop, uri: str, problem: str) -> Non
         file.unlink()
     with pytest.raises(DataError, match=f"{uri}/?: {problem}"):
         inputs.list_inputs(laptop.run())
+
+
+def test_a_folder_is_downloaded_with_all_that_is_in_it(laptop: Laptop, output: Folder) -> None:
+    deeper = laptop.home / "data" / "more"
+    deeper.mkdir()
+    (deeper / "shard.tar").write_text("1")
+    folder = [{"uri": f"file://{laptop.home}/data/", "format": "Any"}]
+    run = laptop.command("", datasets=folder)
+    fetched = inputs.fetch(run, inputs.freeze(output, run), laptop.home / "scratch", ignore)
+    uris = [file.uri.removeprefix(f"file://{laptop.home}/") for file in fetched.dataset_files]
+    assert uris == ["data/more/shard.tar", "data/rows.jsonl"]
+    assert [Path(file.path).read_text()[:1] for file in fetched.dataset_files] == ["1", "{"]
+    (laptop.home / "data" / "rows.jsonl").unlink()
+    (deeper / "shard.tar").unlink()
+    with pytest.raises(DataError, match="data/: the folder is empty"):
+        inputs.list_inputs(run)

@@ -12,6 +12,7 @@ from llmtrain_trainer.verdict import (
     ProcessEnd,
     Verdict,
     classify,
+    classify_command,
     termination_message,
     to_json,
 )
@@ -116,6 +117,54 @@ def spoke(exit_class: ExitClass, rank: int = 0, time: str = "2026-01-01T00:00:00
 )
 def test_classify(end: dict[str, Any], expected: ExitClass) -> None:
     assert classify(GangEnd(**end)).exit_class is expected
+
+
+def ended(code: int) -> tuple[ProcessEnd, ...]:
+    return (ProcessEnd(rank=1, exit_code=code),)
+
+
+@pytest.mark.parametrize(
+    ("end", "expected"),
+    [
+        pytest.param({"exit_code": 0}, ExitClass.SUCCESS, id="all went well"),
+        pytest.param(
+            {"exit_code": 0, "preempted": True},
+            ExitClass.PREEMPTED,
+            id="an early end is no result, whatever the exit code",
+        ),
+        pytest.param(
+            {"exit_code": 1, "ends": ended(83)}, ExitClass.DIVERGED, id="the code of a class"
+        ),
+        pytest.param(
+            {"exit_code": 1, "ends": ended(85)},
+            ExitClass.INTERNAL,
+            id="it cannot say that it was stopped, which would never count",
+        ),
+        pytest.param(
+            {"exit_code": 1, "ends": ended(137), "oom_kills": 1},
+            ExitClass.OUT_OF_MEMORY,
+            id="a shell says that its child was killed",
+        ),
+        pytest.param(
+            {"exit_code": 1, "ends": KILLED, "oom_kills": 1},
+            ExitClass.OUT_OF_MEMORY,
+            id="the kernel killed it for memory",
+        ),
+        pytest.param(
+            {"exit_code": 1, "ends": CRASHED, "failures": [spoke(ExitClass.CONFIG)]},
+            ExitClass.CONFIG,
+            id="it could not be run at all",
+        ),
+        pytest.param(
+            {"exit_code": 1, "ends": CRASHED, "last_lines": ["MemoryError"]},
+            ExitClass.OUT_OF_MEMORY,
+            id="its last lines speak of memory",
+        ),
+        pytest.param({"exit_code": 1, "ends": CRASHED}, ExitClass.INTERNAL, id="any other code"),
+    ],
+)
+def test_how_a_command_ended(end: dict[str, Any], expected: ExitClass) -> None:
+    assert classify_command(GangEnd(**end)).exit_class is expected
 
 
 @pytest.mark.parametrize(

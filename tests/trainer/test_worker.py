@@ -14,7 +14,7 @@ def test_what_the_user_set_reaches_the_libraries(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "environ", {"TOKENIZERS_PARALLELISM": "false"})
-    monkeypatch.setattr(worker, "_wait_for_job", lambda path: 1 / 0)
+    monkeypatch.setattr(worker, "wait_for_job", lambda path: 1 / 0)
     monkeypatch.setitem(sys.modules, "llmtrain_trainer.stages.flow", worker)  # Without torch.
     monkeypatch.setattr(worker, "current_step", lambda: None, raising=False)
     assert worker.main([str(tmp_path)]) != 0

@@ -86,16 +86,25 @@ def list_inputs(run: RunFile) -> FrozenInputs:
             )
         found += [each for entry in entries if (each := _frozen(model, entry)) not in found]
     for index in range(len(run.spec.datasets)):
-        folder, name = _dataset_place(run, index)
-        entry = folder.head(name)
-        if entry is None:
-            raise DataError(
-                folder.uri_of(name),
-                "there is no such object",
-                f"upload it or correct datasets[{index}].uri",
-            )
-        found.append(_frozen(folder, entry))
+        found += [each for each in _list_dataset(run, index) if each not in found]
     return FrozenInputs(inputs=found)
+
+
+def _list_dataset(run: RunFile, index: int) -> list[FrozenInput]:
+    """Returns the object of a data set, or all those of a folder."""
+    folder, name = _dataset_place(run, index)
+    if name:
+        entry = folder.head(name)
+        entries = [entry] if entry is not None else []
+    else:
+        entries = [entry for entry in folder.entries() if entry.path]
+    if not entries:
+        raise DataError(
+            folder.uri_of(name) if name else f"{folder.uri}/",
+            "there is no such object" if name else "the folder is empty",
+            f"upload {'it' if name else 'objects'} or correct datasets[{index}].uri",
+        )
+    return [_frozen(folder, entry) for entry in entries]
 
 
 def _frozen(folder: Folder, entry: StoredObject) -> FrozenInput:
@@ -103,7 +112,10 @@ def _frozen(folder: Folder, entry: StoredObject) -> FrozenInput:
 
 
 def _dataset_place(run: RunFile, index: int) -> tuple[Folder, str]:
-    """Returns the folder that holds a data set's object, and the object's name in it."""
+    """Returns the folder that holds a data set's object, and the object's name in it.
+
+    The name is empty where the data set is the folder.
+    """
     parent, _, name = run.spec.datasets[index].uri.rpartition("/")
     folder = open_folder(parent, run.spec.storage, field=f"datasets[{index}].uri")
     return folder, name
@@ -173,14 +185,9 @@ def fetch(
     for field, uri in model_folders(run.spec).items():
         paths[field], files = _fetch_folder(run, frozen, (field, uri), scratch, tell)
         model_files += [file for file in files if file not in model_files]
-    dataset_files = []
-    for index, dataset in enumerate(run.spec.datasets):
-        uri = dataset.uri
-        folder, name = _dataset_place(run, index)
-        entry = next(each for each in frozen.inputs if each.uri == uri)
-        version = hashlib.sha256(f"{uri} {entry.etag}".encode()).hexdigest()[:16]
-        target = scratch / f"data-{version}" / name
-        dataset_files += _fetch_all(folder, [entry], [target], _words(uri, [entry], tell))
+    dataset_files: list[InputFile] = []
+    for index in range(len(run.spec.datasets)):
+        dataset_files += _fetch_dataset(run, frozen, index, scratch, tell)
     model = paths.get("model.uri") or paths.get("tokenizer.uri")
     reference = paths.get("dpo.referenceModel.uri") or paths.get("kto.referenceModel.uri")
     return Downloaded(model, reference, model_files, dataset_files)
@@ -206,6 +213,23 @@ def _fetch_folder(
     folder = open_folder(uri, run.spec.storage, field=field)
     targets = [path / each.uri.removeprefix(f"{uri}/") for each in entries]
     return path, _fetch_all(folder, entries, targets, _words(uri, entries, tell))
+
+
+def _fetch_dataset(
+    run: RunFile, frozen: FrozenInputs, index: int, scratch: Path, tell: Callable[[str], None]
+) -> list[InputFile]:
+    """Downloads a data set: its object, or all those of a folder."""
+    uri = run.spec.datasets[index].uri
+    folder, name = _dataset_place(run, index)
+    if name:
+        entries = [next(each for each in frozen.inputs if each.uri == uri)]
+    else:
+        entries = [each for each in frozen.inputs if each.uri.startswith(uri)]
+    etags = " ".join(each.etag for each in entries)
+    version = hashlib.sha256(f"{uri} {etags}".encode()).hexdigest()[:16]
+    root = scratch / f"data-{version}"
+    targets = [root / each.uri.removeprefix(f"{folder.uri}/") for each in entries]
+    return _fetch_all(folder, entries, targets, _words(uri, entries, tell))
 
 
 def _fetch_all(

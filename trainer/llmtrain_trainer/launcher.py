@@ -16,15 +16,16 @@ import shutil
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from llmtrain_api.errors import LLMTrainError
 from llmtrain_api.exits import ExitClass
 from llmtrain_api.layout import trainer_log_segment
-from llmtrain_trainer import checkpoints, finish, owner, prepare, torchrun
+from llmtrain_trainer import checkpoints, custom, finish, owner, prepare, torchrun
 from llmtrain_trainer.cgroup import oom_kills, usable_cores
 from llmtrain_trainer.inputs import Downloaded
+from llmtrain_trainer.kubeflow import Receiver
 from llmtrain_trainer.lineage import lineage
 from llmtrain_trainer.lines import SegmentedUpload
 from llmtrain_trainer.logs import ProcessOutput
@@ -33,7 +34,7 @@ from llmtrain_trainer.records import FinalManifest, Start
 from llmtrain_trainer.saver import Saver
 from llmtrain_trainer.tracking import processes
 from llmtrain_trainer.tracking.tensorboard import EventFiles
-from llmtrain_trainer.verdict import GangEnd, Verdict, classify
+from llmtrain_trainer.verdict import GangEnd, Verdict, classify, classify_command
 from llmtrain_trainer.watch import Watch
 from llmtrain_trainer.workdir import DONE, FINAL, JOB, TRAINER_LOG, Job, write_atomically
 
@@ -98,17 +99,31 @@ def _gang(node: Node, start: Start) -> Iterator[torchrun.Gang]:
     for old in node.scratch.glob("work-*"):  # Of earlier attempts; what counts is in storage.
         shutil.rmtree(old, ignore_errors=True)
     workdir.mkdir(parents=True)
-    gang = torchrun.start(
-        torchrun.Place(node.run, start.attempt, start.restart, node.index),
-        workdir,
-        cores=usable_cores(),
-        worker_module=node.worker_module,
-    )
-    node.child = gang.process.pid
-    try:
-        yield gang
-    finally:
-        gang.kill()
+    place = torchrun.Place(node.run, start.attempt, start.restart, node.index)
+    with _spawned(node, place, workdir) as gang:
+        node.child = gang.process.pid
+        try:
+            yield gang
+        finally:
+            gang.kill()
+
+
+@contextmanager
+def _spawned(node: Node, place: torchrun.Place, workdir: Path) -> Iterator[torchrun.Gang]:
+    """Starts the processes; those of a command can tell node 0 how far they are."""
+    cores, command = usable_cores(), node.run.spec.custom
+    if command is None:
+        yield torchrun.start(place, workdir, cores=cores, worker_module=node.worker_module)
+        return
+    custom.check(node.run.spec)
+    start = torchrun.start if command.launcher == "Torchrun" else torchrun.start_alone
+    module = torchrun.COMMAND_MODULE
+    if node.index > 0:
+        yield start(place, workdir, cores=cores, worker_module=module, more={})
+        return
+    with closing(Receiver(workdir / TRAINER_LOG, workdir / "token")) as receiver:
+        more = receiver.environment
+        yield start(place, workdir, cores=cores, worker_module=module, more=more)
 
 
 def _train(
@@ -126,11 +141,33 @@ def _train(
         dataset_files=inputs.dataset_files,
         resume_from=str(settled.resume_from) if settled.resume_from else None,
     )
+    is_custom = node.run.spec.stage == "Custom"
+    if is_custom:
+        custom.lay_out(job, workdir)
     kills_before = oom_kills()
     write_atomically(workdir / JOB, job.model_dump_json(by_alias=True, indent=2))
     if node.index == 0:
         _ship_the_log(node, start, workdir)
-    saver = Saver(
+    saver = _saver(node, job, start, workdir)
+    watch = _watch(node, job, gang)
+    told = processes.services(node.run.spec.tracking) if node.index == 0 else []
+    with processes.Trackers(told, workdir, node.say) as trackers:
+        code = watch.until_the_end()
+        end = _gang_end(node, watch, code, oom_kills() - kills_before)
+        verdict = classify_command(end) if is_custom else classify(end)
+        trackers.end(verdict.exit_class)
+        if not _drain(node, saver, verdict):
+            node.say("not every checkpoint reached storage: a next attempt uses an older one")
+        node.warnings += trackers.wait(_seconds_for_trackers(node, verdict), node.meanwhile)
+    for warning in node.warnings:
+        node.say(f"warning: {warning}")
+    return verdict
+
+
+def _saver(node: Node, job: Job, start: Start, workdir: Path) -> Saver:
+    """Starts to carry checkpoints to storage; those of a command are looked for first."""
+    is_custom = node.run.spec.stage == "Custom"
+    return Saver(
         node.output,
         job,
         start,
@@ -139,19 +176,8 @@ def _train(
         published=node.saw_checkpoint,
         # A next attempt logs from the checkpoint on, so what came before must be in storage.
         first=node.shipper.ship,
+        look=custom.Checkpoints(job, workdir).take if is_custom else None,
     )
-    watch = _watch(node, job, gang)
-    told = processes.services(node.run.spec.tracking) if node.index == 0 else []
-    with processes.Trackers(told, workdir, node.say) as trackers:
-        code = watch.until_the_end()
-        verdict = classify(_gang_end(node, watch, code, oom_kills() - kills_before))
-        trackers.end(verdict.exit_class)
-        if not _drain(node, saver, verdict):
-            node.say("not every checkpoint reached storage: a next attempt uses an older one")
-        node.warnings += trackers.wait(_seconds_for_trackers(node, verdict), node.meanwhile)
-    for warning in node.warnings:
-        node.say(f"warning: {warning}")
-    return verdict
 
 
 def _ship_the_log(node: Node, start: Start, workdir: Path) -> None:
@@ -202,7 +228,7 @@ def _gang_end(node: Node, watch: Watch, code: int, kills: int) -> GangEnd:
         exit_code=code,
         ends=ends,
         failures=watch.failures(),
-        preempted=watch.preempted,
+        preempted=watch.preempted or watch.order_passed_on,
         stop_asked=node.stop.asked,
         trained=watch.trained,
         oom_kills=kills,
@@ -213,7 +239,10 @@ def _gang_end(node: Node, watch: Watch, code: int, kills: int) -> GangEnd:
 
 def _finish(node: Node, start: Start, inputs: Downloaded) -> Verdict:
     """Uploads the results; node 0 only."""
-    final = _workdir(node, start) / FINAL
+    workdir = _workdir(node, start)
+    final = workdir / FINAL
+    if node.run.spec.stage == "Custom":
+        custom.gather(workdir, final, node.say)
     if not (final / DONE).exists():
         return Verdict(ExitClass.INTERNAL, "the training processes ended without results")
     finish.add_warnings(final, node.warnings)
@@ -234,7 +263,7 @@ def _finish(node: Node, start: Start, inputs: Downloaded) -> Verdict:
     )
     artifacts = finish.artifacts_of(node.output, [file.path for file in files])
     node.reporter.update(activity="Finishing", message="finished", artifacts=artifacts)
-    shutil.rmtree(_workdir(node, start), ignore_errors=True)
+    shutil.rmtree(workdir, ignore_errors=True)
     return Verdict(ExitClass.SUCCESS, f"the results are in {node.output.uri}/")
 
 

@@ -119,10 +119,10 @@ class CheckpointManifest(ApiModel):
     attempt: int
     restart: int
     step: int
-    samples: int
-    """Rows (packed sequences) consumed so far."""
+    samples: int | None = None
+    """Rows (packed sequences) consumed so far; not known of a command of the user's own."""
 
-    seed: int
+    seed: int | None = None
     world_size: int
     spec_hash: str
     created_at: str

@@ -36,8 +36,14 @@ class Saver:
         say: Callable[[str], None],
         published: Callable[[CheckpointManifest], None],
         first: Callable[[], None] = lambda: None,
+        look: Callable[[bool], None] | None = None,
     ) -> None:
-        """Args: both on node 0 only, `first` before a checkpoint counts, `published` after."""
+        """Args: whom to tell, and what to do.
+
+        `first` is done before a checkpoint counts, and `published` is told of it after, both on
+        node 0 only. `look` is done before each look for checkpoints, and told whether the processes
+        have ended.
+        """
         self._output = output
         self._job = job
         self._start = start
@@ -45,6 +51,7 @@ class Saver:
         self._say = say
         self._published = published
         self._first = first
+        self._look = look
         self._parent = start.resume_from
         self._saved_step = -1
         self._lost: set[Path] = set()  # Whose other parts will not come any more.
@@ -96,6 +103,8 @@ class Saver:
             ending = self._ending.is_set()  # Read before the look, so that none is missed.
             pause = _POLL_SECONDS
             try:
+                if self._look is not None:
+                    self._look(ending)
                 folder = self._next()
                 if folder is not None:
                     self._save(folder)
@@ -141,7 +150,7 @@ class Saver:
         shutil.rmtree(folder)
 
     def _publish(self, name: str, step: int) -> None:
-        run = self._job.run
+        run, training = self._job.run, self._job.run.spec.training
         parts = checkpoints.wait_for_parts(
             self._output,
             name,
@@ -154,8 +163,8 @@ class Saver:
             attempt=self._start.attempt,
             restart=self._start.restart,
             step=step,
-            samples=step * run.spec.require_training().global_batch_size,
-            seed=run.spec.require_training().seed,
+            samples=step * training.global_batch_size if training else None,
+            seed=training.seed if training else None,
             world_size=run.spec.world_size,
             spec_hash=spec_hash(run.spec),
             created_at=now(),

@@ -23,6 +23,8 @@ from llmtrain_api.tracking import CREDENTIALS
 from llmtrain_trainer.verdict import ProcessEnd
 
 WORKER_MODULE = "llmtrain_trainer.worker"
+COMMAND_MODULE = "llmtrain_trainer.command"
+"""What stands in its place where a command of the user's own runs."""
 FAILURES = "torchrun-failures.json"
 _AGENT_LOG = "torchrun.log"
 _SECONDS_TO_DIE = 5.0  # After SIGKILL.
@@ -107,6 +109,8 @@ class Gang:
 
     process: subprocess.Popen[bytes]
     workdir: Path
+    rank: int | None = None
+    """Rank of the process, where it is the training process itself and not torchrun."""
 
     def exit_code(self) -> int | None:
         """Returns torchrun's exit code, or nothing while it runs."""
@@ -114,10 +118,21 @@ class Gang:
 
     def ends(self) -> list[ProcessEnd]:
         """Returns how the processes that failed ended, first one first."""
+        if self.rank is not None:
+            code = self.process.poll()
+            return [ProcessEnd(self.rank, code)] if code else []
         file = self.workdir / FAILURES
         if not file.exists():
             return []
         return [ProcessEnd(**each) for each in json.loads(file.read_text(encoding="utf-8"))]
+
+    def terminate(self) -> None:
+        """Passes SIGTERM on to the training processes: torchrun does so itself."""
+        with contextlib.suppress(ProcessLookupError):
+            if self.rank is None:
+                self.process.send_signal(signal.SIGTERM)
+            else:  # With all that the command has started, as torchrun does it.
+                os.killpg(self.process.pid, signal.SIGTERM)
 
     def kill(self) -> None:
         """Ends everything at once; torchrun first, so that it does not react to the rest.
@@ -141,25 +156,67 @@ class Gang:
         return sorted(self.workdir.glob(f"processes/*/attempt_0/{local_rank}/std*.log"))
 
 
-def start(place: Place, workdir: Path, *, cores: int, worker_module: str = WORKER_MODULE) -> Gang:
-    """Starts the training processes of this node."""
-    spec = place.run.spec
-    variables = environment(
-        os.environ,
-        cores=cores,
-        processes=spec.workers.processes_per_node,
-        withheld=CREDENTIALS if spec.tracking is not None else (),
-    )
+def start(
+    place: Place,
+    workdir: Path,
+    *,
+    cores: int,
+    worker_module: str = WORKER_MODULE,
+    more: Mapping[str, str] | None = None,
+) -> Gang:
+    """Starts the training processes of this node; `more` is what their environment has besides."""
+    processes = place.run.spec.workers.processes_per_node
     with (workdir / _AGENT_LOG).open("wb") as log:
         process = subprocess.Popen(
             command(place, workdir, port=port_of(place), worker_module=worker_module),
-            env=variables,
+            env={**_environment(place, cores, processes), **(more or {})},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C is for the launcher, which then saves a checkpoint.
         )
     return Gang(process, workdir)
+
+
+def _environment(place: Place, cores: int, processes: int) -> dict[str, str]:
+    withheld = CREDENTIALS if place.run.spec.tracking is not None else ()
+    return environment(os.environ, cores=cores, processes=processes, withheld=withheld)
+
+
+def start_alone(
+    place: Place, workdir: Path, *, cores: int, worker_module: str, more: Mapping[str, str]
+) -> Gang:
+    """Starts one process on this node without torchrun, which needs torch; the rest as `start`."""
+    output = workdir / "processes" / "alone" / "attempt_0" / "0"
+    output.mkdir(parents=True)
+    with (output / "stdout.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", worker_module, str(workdir)],
+            env={
+                **_environment(place, cores, processes=1),
+                **variables_of(place, port=port_of(place)),
+                **more,
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    return Gang(process, workdir, rank=place.node)
+
+
+def variables_of(place: Place, *, port: int) -> dict[str, str]:
+    """Returns what torchrun would tell the one process of a node."""
+    nodes = place.run.spec.workers.nodes
+    return {
+        "RANK": str(place.node),
+        "LOCAL_RANK": "0",
+        "GROUP_RANK": str(place.node),
+        "WORLD_SIZE": str(nodes),
+        "LOCAL_WORLD_SIZE": "1",
+        "MASTER_ADDR": place.run.master_address if nodes > 1 else "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
 
 
 def descendants(pid: int) -> list[int]:

@@ -15,6 +15,13 @@ MOST_BYTES = 4096
 """What the kubelet keeps of /dev/termination-log."""
 
 _PREEMPTED_CODE = EXIT_POLICIES[ExitClass.PREEMPTED].code
+_KILLED = (SIGNALLED, 128 - SIGNALLED)  # The latter as a shell says it of its child.
+_OF_A_COMMAND = {
+    policy.code: exit_class
+    for exit_class, policy in EXIT_POLICIES.items()
+    if exit_class not in (ExitClass.SUCCESS, ExitClass.PREEMPTED, ExitClass.NODE_LOST)
+}
+"""The exit codes by which a command says why it failed. That it was stopped only we know."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +112,29 @@ def classify(end: GangEnd) -> Verdict:
         return _unspoken(ExitClass.PREEMPTED, message, end)
     if spoken is not None:
         return _verdict_of(spoken, end)
+    return _from_output(end)
+
+
+def classify_command(end: GangEnd) -> Verdict:
+    """Returns why a command of the user's own ended.
+
+    What it leaves after an order to stop is not a result, whatever its exit code: a script may
+    take its early end for the end of training. Else the code of an exit class says that class.
+    """
+    if end.preempted:
+        return Verdict(ExitClass.PREEMPTED, "told to stop: the command was ended")
+    if end.exit_code == 0:
+        return Verdict(ExitClass.SUCCESS, "")
+    spoken = _first_spoken(end.failures)
+    if spoken is not None:
+        return _verdict_of(spoken, end)
+    first = end.ends[0] if end.ends else None
+    if end.oom_kills and (first is None or first.exit_code in _KILLED):
+        message = "the kernel killed a process: the container's memory was used up"
+        return _unspoken(ExitClass.OUT_OF_MEMORY, message, end)
+    told = _OF_A_COMMAND.get(first.exit_code) if first is not None else None
+    if told is not None:
+        return _unspoken(told, _how_it_ended(first), end)
     return _from_output(end)
 
 

@@ -50,6 +50,8 @@ class Watch:
 
     def __post_init__(self) -> None:
         self._trainer_log = Tail(self.workdir / TRAINER_LOG)
+        self.order_passed_on = False
+        """Whether a command of the user's own has been told to stop, by SIGTERM."""
 
     def until_the_end(self) -> int:
         """Watches until torchrun has ended; returns its exit code."""
@@ -69,6 +71,11 @@ class Watch:
     def _ask_to_stop(self) -> float:
         """Asks for a checkpoint; returns the moment until which to wait for it."""
         left = self.stop.seconds_left
+        if self.job.run.spec.stage == "Custom":
+            self.say(f"told to stop: the command gets SIGTERM ({left:.0f} s left)")
+            self.order_passed_on = True
+            self.gang.terminate()
+            return time.monotonic() + left * _SAVE_SHARE
         if left <= 0 or not self.trained:
             self.say("told to stop with nothing to save, or no time for it: training is ended")
             self.gang.kill()

@@ -11,12 +11,16 @@
                                          preempted                rank 0, after `stop` was obeyed
                                          final/                   rank 0, results; .done last
 
+The command of `stage: Custom` knows none of these: it reads `data` and writes `output` beside the
+working folder, and what it writes is taken to `out` and `final` (custom.py).
+
 Files are the whole interface: no torch in the launcher, no storage in them. A
 file that the other side reads while it is written is replaced as a whole (`write_atomically`).
 """
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Literal
 
@@ -36,6 +40,7 @@ PREEMPTED = "preempted"
 CHECKPOINTS = "out"
 FINAL = "final"
 DONE = ".done"
+_POLL_SECONDS = 0.05
 
 
 class InputFile(ApiModel):
@@ -70,7 +75,7 @@ class Job(ApiModel):
     """The files in both folders."""
 
     dataset_files: list[InputFile]
-    """The downloaded data, in the order of `spec.datasets`."""
+    """The downloaded data, in the order of `spec.datasets`; of a folder, each object in it."""
 
     resume_from: str | None = None
     """Folder of a verified checkpoint, or none to start from step 0."""
@@ -107,9 +112,26 @@ def checkpoint_folder(step: int) -> str:
     return f"{CHECKPOINTS}/checkpoint-{step}"
 
 
+def data_folder(workdir: Path) -> Path:
+    """Returns the folder in which a command finds its data; the same in each attempt."""
+    return workdir.parent / "data"
+
+
+def output_folder(workdir: Path) -> Path:
+    """Returns the folder into which a command writes; the same in each attempt."""
+    return workdir.parent / "output"
+
+
 def saved_marker(rank: int) -> str:
     """Returns the name of the file by which `rank` says that its part of a checkpoint is there."""
     return f".saved-rank-{rank}"
+
+
+def wait_for_job(workdir: Path) -> Job:
+    """Returns the job; the launcher writes it when the inputs, fetched meanwhile, are all there."""
+    while not (workdir / JOB).exists():
+        time.sleep(_POLL_SECONDS)
+    return Job.model_validate_json((workdir / JOB).read_bytes())
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -12,7 +12,6 @@ import importlib
 import logging
 import os
 import sys
-import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,9 +19,8 @@ from pathlib import Path
 from llmtrain_api.exits import EXIT_POLICIES, ExitClass
 from llmtrain_trainer import workdir
 from llmtrain_trainer.failures import rank_of_process, report
-from llmtrain_trainer.workdir import Activity, Job, write_atomically
+from llmtrain_trainer.workdir import Activity, Job, wait_for_job, write_atomically
 
-_POLL_SECONDS = 0.05
 ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_OFFLINE": "1",
@@ -53,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_atomically(folder / workdir.ACTIVITY, loading.model_dump_json())
         # Late: it takes seconds, in which the launcher fetches the inputs.
         importlib.import_module("llmtrain_trainer.stages.flow")
-        outcome = _run_stage(_wait_for_job(folder / workdir.JOB), folder)
+        outcome = _run_stage(wait_for_job(folder), folder)
     except Exception as error:
         traceback.print_exc()
         outcome = report(error, folder, rank, _last_step())
@@ -97,13 +95,8 @@ def _run_stage(job: Job, folder: Path) -> ExitClass:
             from llmtrain_trainer.stages import tokenizer
 
             return tokenizer.run(job, folder)
-
-
-def _wait_for_job(path: Path) -> Job:
-    """Returns the job; the launcher writes it when the inputs, fetched meanwhile, are all there."""
-    while not path.exists():
-        time.sleep(_POLL_SECONDS)
-    return Job.model_validate_json(path.read_bytes())
+        case "Custom":
+            raise ValueError("stage Custom runs a command, not this module")
 
 
 def _last_step() -> int | None:
