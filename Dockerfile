@@ -85,6 +85,10 @@ RUN --mount=type=bind,from=tools,source=/tools,target=/tools \
     /tools/bin/uv venv --quiet --python /usr/bin/python3 /opt/venv && \
     /tools/bin/uv pip install --quiet --python /opt/venv --compile-bytecode --require-hashes \
         --requirement /usr/share/llmtrain/requirements.txt
+# As pip would write it: `stage: Custom` calls the launcher by its name, in images built from this too.
+RUN printf '#!/opt/venv/bin/python3\nfrom llmtrain_trainer.__main__ import run\n\nrun()\n' \
+        > /opt/venv/bin/llmtrain-trainer && \
+    chmod 755 /opt/venv/bin/llmtrain-trainer
 COPY --from=code /code/ /opt/venv/lib/python3.11/site-packages/
 USER 65532:65532
 ENTRYPOINT ["python3", "-m", "llmtrain_trainer"]

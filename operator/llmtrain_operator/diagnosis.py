@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from llmtrain_api.exits import EXIT_POLICIES, ExitClass, TerminationMessage, class_of_exit_code
+from llmtrain_api.layout import LAUNCHER
 from llmtrain_api.status import Failure
 from llmtrain_operator.snapshot import PodView, parse_time
 
@@ -125,7 +126,10 @@ def _killed(pod: PodView, code: int) -> _Found:
         text = "the container was killed because it used more memory than its limit (OOMKilled)"
     if pod.exit_reason in CANNOT_START:
         exit_class = ExitClass.CONFIG
-        text = "the image cannot start the launcher: set a trainer image in workers.image"
+        text = (
+            f"the image cannot start the launcher ({LAUNCHER}): set a trainer image in"
+            " workers.image, or one that is built from it"
+        )
     lines = [line[:MAX_LINE] for line in pod.exit_message.splitlines() if line.strip()]
     return _Found(_failure(pod, exit_class, text, code, lines[-MAX_LINES:]), _end(pod))
 

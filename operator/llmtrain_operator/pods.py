@@ -10,6 +10,7 @@ from llmtrain_api.layout import (
     CA_FILE_NAME,
     CA_FOLDER,
     LABEL_RUN_UID,
+    LAUNCHER,
     RUN_FILE_FOLDER,
     RUN_FILE_NAME,
     SCRATCH_FOLDER,
@@ -84,9 +85,12 @@ def _build_trainer(spec: RunSpec, image: str) -> Object:
     own = {**ENVIRONMENT, **{variable.name: variable.value for variable in workers.env}}
     secret = _tracking_secrets(spec.tracking)
     taken = {variable["name"] for variable in secret}
+    # An image of the user's own has an entry point of its own, or none.
+    command = {"command": [LAUNCHER]} if spec.stage == "Custom" else {}
     return {
         "name": TRAINER,
         "image": image,
+        **command,
         "args": [str(RUN_FILE_FOLDER / RUN_FILE_NAME)],
         "env": [
             *({"name": name, "value": value} for name, value in own.items() if name not in taken),

@@ -95,8 +95,11 @@ def count(number: int) -> str:
 
 
 def summary(step: int, total_steps: int) -> str:
-    """Returns both numbers as in the column STEP, such as `120/500`."""
-    return f"{step}/{total_steps}"
+    """Returns both numbers as in the column STEP, such as `120/500`.
+
+    A command of the user's own may not know how many there are in all; then it is `120`.
+    """
+    return f"{step}/{total_steps}" if total_steps else str(step)
 
 
 def eta(progress: Progress) -> str | None:

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+import specs
 from views import RUN_UID, run, spec
 
 from llmtrain_api.run import RunSpec
@@ -113,6 +114,14 @@ def test_volumes_lie_where_the_layout_says() -> None:
     assert (secret["secretName"], secret["optional"]) == ("s3", False)
     token = volumes[mounts["/etc/llmtrain/token"]["name"]]["projected"]["sources"][0]
     assert token["serviceAccountToken"]["audience"] == "llmtrain.dev/progress"
+
+
+def test_an_image_of_ones_own_starts_the_launcher_whatever_its_entry_point() -> None:
+    assert "command" not in trainer_of(children())
+    own = RunSpec.model_validate(specs.good("Custom"))
+    trainer = trainer_of(children(own))
+    assert trainer["command"] == ["llmtrain-trainer"]
+    assert trainer["args"] == ["/etc/llmtrain/run/run.json"]
 
 
 def test_no_secret_is_mounted_where_none_is_named() -> None:

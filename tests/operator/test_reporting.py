@@ -12,7 +12,7 @@ from llmtrain_api.progress import Progress, Report, Resolved
 from llmtrain_api.run import RunSpec
 from llmtrain_api.status import RunProgress, RunStatus
 from llmtrain_operator.progress import ProgressBook
-from llmtrain_operator.reporting import duration, eta, model_words, with_report
+from llmtrain_operator.reporting import duration, eta, model_words, summary, with_report
 from llmtrain_operator.snapshot import RunKey
 
 KEY = RunKey("default", "one")
@@ -57,6 +57,17 @@ def test_durations(seconds: float, text: str) -> None:
 )
 def test_eta(fields: dict[str, Any], expected: str | None) -> None:
     assert eta(Progress(**{"step": 120, "total_steps": 500, **fields})) == expected
+
+
+@pytest.mark.parametrize(
+    ("total", "text"),
+    [
+        pytest.param(500, "120/500", id="both numbers"),
+        pytest.param(0, "120", id="the step alone where nobody knows how many there are"),
+    ],
+)
+def test_summary(total: int, text: str) -> None:
+    assert summary(120, total) == text
 
 
 def test_numbers_are_rounded_for_people() -> None:
