@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ RUNS = [path for path in FILES if path.name != "chain.yaml"]  # It trains in tes
 def _rows(format_: str) -> bytes:
     """Returns rows in one of the formats that a data set may have."""
     alpaca = tiny.alpaca_rows(40)
-    if format_ == "Alpaca":
+    if format_ in ("Alpaca", "Any"):
         return tiny.jsonl(list(alpaca))
     if format_ == "ShareGPT":
         turns = [(("customer", row["instruction"]), ("agent", row["output"])) for row in alpaca]
@@ -60,8 +61,10 @@ def _made_small(example: dict[str, Any], namespace: str) -> dict[str, Any]:
             spec[source]["uri"] = "s3://models/tiny/"
     if "architecture" in spec:
         spec["architecture"] |= {"hiddenSize": 48, "numHiddenLayers": 2, "intermediateSize": 96}
-    for number, dataset in enumerate(spec["datasets"]):
+    for number, dataset in enumerate(spec.get("datasets", [])):
         key = f"{namespace}/{number}.jsonl"
+        if dataset["format"] == "Any":  # The command knows it by its name.
+            key = f"{namespace}/{dataset['uri'].rpartition('/')[2]}"
         cluster.s3_client().put_object(Bucket="data", Key=key, Body=_rows(dataset["format"]))
         dataset["uri"] = f"s3://data/{key}"
     if "evaluation" in spec:  # A smaller share of so few rows may be none.
@@ -71,6 +74,8 @@ def _made_small(example: dict[str, Any], namespace: str) -> dict[str, Any]:
             training.pop(name, None)
         training["maxSteps"] = 4
         training["maxLength"] = min(training["maxLength"], tiny.CONTEXT)
+    if custom := spec.get("custom"):
+        custom["args"] = [re.sub("(?<=--max_steps=).*", "4", word) for word in custom["args"]]
     if example["kind"] == "LLMTrainSchedule":
         example["spec"] |= {"schedule": "* * * * *", "jitterSeconds": 0}
         spec["output"]["uri"] = spec["output"]["uri"].replace("s3://runs", f"s3://runs/{namespace}")
@@ -97,9 +102,12 @@ def test_an_example_is_accepted_as_it_is(path: Path, namespace: str) -> None:
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
 def test_an_example_trains(path: Path, namespace: str) -> None:
-    example = _made_small(yaml.safe_load(path.read_text()), namespace)
+    *beside, example = yaml.safe_load_all(path.read_text())
+    for document in beside:
+        document["metadata"]["namespace"] = namespace
+    example = _made_small(example, namespace)
     name, spec = example["metadata"]["name"], _spec_of(example)
-    cluster.apply(example)
+    cluster.apply([*beside, example])
     if example["kind"] == "LLMTrainSchedule":
         name = _run_of(name, namespace)
     if "nvidia.com/gpu" in json.dumps(spec["workers"].get("resources", {})):

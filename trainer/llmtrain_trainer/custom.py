@@ -184,7 +184,8 @@ def gather(workdir: Path, final: Path, say: Callable[[str], None]) -> None:
         )
     metrics = output / Path(ALL_RESULTS).name
     if metrics.is_file():  # By `trainer.save_metrics`.
-        _link(metrics, final / ALL_RESULTS)
+        (final / ALL_RESULTS).parent.mkdir()
+        shutil.copyfile(metrics, final / ALL_RESULTS)  # Something may be added to it.
     (final / DONE).touch()
 
 

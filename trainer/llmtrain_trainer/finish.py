@@ -70,7 +70,9 @@ def add_warnings(final: Path, warnings: Sequence[str]) -> None:
     if not warnings:
         return
     path = final / ALL_RESULTS
-    results = json.loads(path.read_text(encoding="utf-8"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A command of the user's own need not write any.
+    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     results["warnings"] = [*results.get("warnings", []), *warnings]
     path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
