@@ -53,6 +53,16 @@ def _spec_of(example: dict[str, Any]) -> dict[str, Any]:
     return spec["runTemplate"]["spec"] if is_schedule else spec
 
 
+def _upload_rows(datasets: list[dict[str, Any]], namespace: str) -> None:
+    """Uploads rows for each data set, and names their place in it."""
+    for number, dataset in enumerate(datasets):
+        key = f"{namespace}/{number}.jsonl"
+        if dataset["format"] == "Any":  # The command knows it by its name.
+            key = f"{namespace}/{dataset['uri'].rpartition('/')[2]}"
+        cluster.s3_client().put_object(Bucket="data", Key=key, Body=_rows(dataset["format"]))
+        dataset["uri"] = f"s3://data/{key}"
+
+
 def _made_small(example: dict[str, Any], namespace: str) -> dict[str, Any]:
     """Returns the example on the tiny model, for four steps; all else stays as it is written."""
     spec = _spec_of(example)
@@ -61,12 +71,7 @@ def _made_small(example: dict[str, Any], namespace: str) -> dict[str, Any]:
             spec[source]["uri"] = "s3://models/tiny/"
     if "architecture" in spec:
         spec["architecture"] |= {"hiddenSize": 48, "numHiddenLayers": 2, "intermediateSize": 96}
-    for number, dataset in enumerate(spec.get("datasets", [])):
-        key = f"{namespace}/{number}.jsonl"
-        if dataset["format"] == "Any":  # The command knows it by its name.
-            key = f"{namespace}/{dataset['uri'].rpartition('/')[2]}"
-        cluster.s3_client().put_object(Bucket="data", Key=key, Body=_rows(dataset["format"]))
-        dataset["uri"] = f"s3://data/{key}"
+    _upload_rows(spec.get("datasets", []), namespace)
     if "evaluation" in spec:  # A smaller share of so few rows may be none.
         spec["evaluation"]["fraction"] = 0.2
     if training := spec.get("training"):  # A tokenizer has none.
