@@ -68,6 +68,7 @@ def test_all_that_a_tokenizer_needs_is_in_its_folder(finished: Path) -> None:
     names = {path.name for path in model.iterdir()}
     assert names == {
         *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "README.md"),
+        "llmtrain-lineage.json",
     }
     assert (finished / "final" / ".done").exists()
     config = json.loads((model / "tokenizer_config.json").read_text())
