@@ -25,7 +25,7 @@ import tiny
 ROUNDS = 5
 MARKS = (
     ("fetch", "checking the model and the rows"),
-    ("import", "reading and tokenising the rows"),
+    ("import", "turning rows into tokens"),
     ("rendezvous", "loading the model"),
     ("load", "resolved:"),
     ("first step", "step 1/"),

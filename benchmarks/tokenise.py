@@ -5,7 +5,9 @@ ours as the stream that `stage: Pretrain` reads, theirs as the two maps of trans
 example for causal language models (encode, then join and cut). Reading the file counts, imports
 do not. The text is the source code and the manuals of this Python's own packages, so that there is
 something of every length. Memory is the peak of the process and its children together, where a
-page that several share counts once (PSS); that of the imports, which both have, is told apart.
+page that several share counts once (PSS); that of the imports, which both have, is told apart. A
+warm start is what takes the place of ours where the tokens are in the cache, with this machine's
+disk for storage.
 
     python -m benchmarks.tokenise --megabytes 40 --pairs 3
 """
@@ -30,6 +32,7 @@ LENGTH = 1024
 VOCABULARY = 32_000
 SPEED_TARGET = 1.0
 MEMORY_TARGET = 0.5
+WARM_TARGET = 0.1
 _DOCUMENT = 20_000  # Characters; longer files are several documents.
 _TRAINED_ON = 3_000_000  # Characters.
 
@@ -82,6 +85,37 @@ def ours(inputs: Path, out: Path) -> Callable[[], int]:
 
     from llmtrain_trainer.data import corpus
     from llmtrain_trainer.data.stream import Stream
+
+    job = job_of(inputs, out)
+    tokenizer = AutoTokenizer.from_pretrained(inputs / "tokenizer")
+
+    def measured() -> int:
+        corpus.prepare(job, tokenizer, out / "tokens")
+        return Stream(out / "tokens", corpus.TRAIN).kind.tokens
+
+    return measured
+
+
+def warm(inputs: Path, out: Path) -> Callable[[], int]:
+    """Returns what is measured of a start with tokens in the cache; it returns their number."""
+    from llmtrain_trainer import tokencache
+    from llmtrain_trainer.data import corpus, tokenkey
+    from llmtrain_trainer.data.stream import Stream
+
+    job = job_of(inputs, out)
+    ours(inputs, out)()
+    cache, name = tokencache.open_cache(job.run.spec), tokenkey.of(job)
+    tokencache.store(cache, name, out / "tokens")
+
+    def measured() -> int:
+        tokencache.fetch(cache, tokenkey.of(job), out / "again", lambda message: None)
+        return Stream(out / "again", corpus.TRAIN).kind.tokens
+
+    return measured
+
+
+def job_of(inputs: Path, out: Path) -> Any:
+    """Returns the job that reads the text."""
     from llmtrain_trainer.workdir import Job
 
     path = inputs / "text.jsonl"
@@ -97,17 +131,10 @@ def ours(inputs: Path, out: Path) -> Callable[[], int]:
         "tokenizer": {"uri": f"file://{inputs}/tokenizer/"},
         "datasets": [{"uri": f"file://{path}", "format": "Text"}],
         "training": {"epochs": 1, "globalBatchSize": 1, "learningRate": 1e-3, "maxLength": LENGTH},
-        "output": {"uri": f"file://{out}/"},
+        "output": {"uri": f"file://{out}/output/"},
     }
     run = {"name": "tokenise", "spec": spec}
-    job = Job.model_validate({"run": run, "restart": 0, "node": 0, "datasetFiles": [file]})
-    tokenizer = AutoTokenizer.from_pretrained(inputs / "tokenizer")
-
-    def measured() -> int:
-        corpus.prepare(job, tokenizer, out)
-        return Stream(out, corpus.TRAIN).kind.tokens
-
-    return measured
+    return Job.model_validate({"run": run, "restart": 0, "node": 0, "datasetFiles": [file]})
 
 
 def theirs(inputs: Path, out: Path, processes: int) -> Callable[[], int]:
@@ -153,7 +180,8 @@ def memory(process: int) -> int:
 
 def run_side(side: str, inputs: Path, out: Path, processes: int) -> None:
     """Measures one side in this process and prints the figures as JSON."""
-    measured = ours(inputs, out) if side == "ours" else theirs(inputs, out, processes)
+    sides = {"ours": ours, "warm": warm}
+    measured = sides[side](inputs, out) if side in sides else theirs(inputs, out, processes)
     before = peak = memory(os.getpid())
     ended = threading.Event()
 
@@ -195,7 +223,8 @@ def compare(folder: Path, megabytes: float, pairs: int) -> int:
     size = build_inputs(folder, megabytes)
     cores = len(os.sched_getaffinity(0))
     print(f"{size / 1e6:.0f} MB of text, sequences of {LENGTH} tokens, {cores} cores", flush=True)
-    sides = [("ours", 1), *(("datasets", number) for number in sorted({1, 2, cores}))]
+    others = [("datasets", number) for number in sorted({1, 2, cores})]
+    sides = [("ours", 1), ("warm", 1), *others]
     seen: dict[tuple[str, int], list[dict[str, float]]] = {side: [] for side in sides}
     for pair in range(pairs):
         for side in sides if pair % 2 == 0 else sides[::-1]:
@@ -213,15 +242,17 @@ def compare(folder: Path, megabytes: float, pairs: int) -> int:
         side: statistics.median(size / 1e6 / figures["seconds"] for figures in runs)
         for side, runs in seen.items()
     }
-    best = max((side for side in sides if side[0] != "ours"), key=lambda side: speeds[side])
+    best = max(others, key=lambda side: speeds[side])
     peaks = {side: statistics.median(run["peak"] for run in seen[side]) for side in sides}
     speed = speeds["ours", 1] / speeds[best]
     space = peaks["ours", 1] / peaks[best]
+    start = speeds["ours", 1] / speeds["warm", 1]
     print(
         f"llmtrain over datasets.map with {best[1]} process(es): speed {speed:.2f}"
-        f" (target {SPEED_TARGET}), peak memory {space:.2f} (target {MEMORY_TARGET})"
+        f" (target {SPEED_TARGET}), peak memory {space:.2f} (target {MEMORY_TARGET});"
+        f" a warm start over a cold one: {start:.3f} of the time (target {WARM_TARGET})"
     )
-    return 0 if speed >= SPEED_TARGET and space <= MEMORY_TARGET else 1
+    return 0 if speed >= SPEED_TARGET and space <= MEMORY_TARGET and start <= WARM_TARGET else 1
 
 
 def main() -> int:

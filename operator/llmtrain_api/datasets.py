@@ -213,8 +213,9 @@ class Dataset(ApiModel):
         | None
     ) = None
     """What the rows are worth against those of the other data sets: the share of this one in all
-    rows is its weight over the sum of all weights. `training.mixing` says how many rows that makes.
-    For all data sets or none. Default: every row of each data set once."""
+    rows is its weight over the sum of all weights; with `stage: Pretrain` its share in all tokens.
+    `training.mixing` says how many that makes. For all data sets or none. Default: every row of
+    each data set once."""
 
     max_samples: Annotated[int, Field(ge=1, le=1_000_000_000_000)] | None = None
     """Rows that are read, from the first one on; the rest is not looked at. Default: all."""

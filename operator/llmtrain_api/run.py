@@ -13,6 +13,7 @@ from pydantic import Field
 from llmtrain_api.base import ApiModel
 from llmtrain_api.datasets import Dataset, Evaluation
 from llmtrain_api.markers import Atomic, Mutable, Rule
+from llmtrain_api.preparing import Prepare
 from llmtrain_api.references import MAX_NAME_LENGTH as MAX_NAME_LENGTH
 from llmtrain_api.references import (
     SOURCE_FIELDS,
@@ -135,6 +136,9 @@ class RunSpec(ApiModel):
     custom: Custom | None = None
     """Settings of `stage: Custom`, and required there."""
 
+    prepare: Prepare | None = None
+    """How rows become tokens. Default: on the first node, kept under `output.uri`."""
+
     tuning: Tuning | None = None
     """Which weights are trained. Required wherever training starts from a `model`; a new model is
     trained as a whole."""
@@ -232,6 +236,11 @@ class RunSpec(ApiModel):
             changes = {"uri": parent.uri, "from_run": None}
             sources[parent.field] = source.model_copy(update=changes)
         return self.model_copy(update=sources)
+
+    @property
+    def preparing(self) -> Prepare:
+        """`prepare`, or its defaults."""
+        return self.prepare or Prepare()
 
     def require_training(self) -> Training:
         """Returns `training`, which a rule holds every stage that trains by itself to."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -59,6 +59,10 @@ class RunFile(ApiModel):
     attempt: Annotated[int, Field(ge=1)] | None = None
     """Number of the attempt. Default: the next one that the output prefix does not know."""
 
+    task: Literal["Prepare"] | None = None
+    """`Prepare`: only make the tokens, in one process. Absent for training, so that older trainers
+    take the file."""
+
     spec: RunSpec
     """The spec with all defaults in place, and with folders in the place of `fromRun`."""
 
@@ -70,6 +74,16 @@ class RunFile(ApiModel):
 
     progress_url: Annotated[str, Field(max_length=512)] = ""
     """Where progress is posted; empty for nowhere."""
+
+    @property
+    def nodes(self) -> int:
+        """Pods of the attempt."""
+        return 1 if self.task == "Prepare" else self.spec.workers.nodes
+
+    @property
+    def processes_per_node(self) -> int:
+        """Processes in each of them."""
+        return 1 if self.task == "Prepare" else self.spec.workers.processes_per_node
 
 
 def spec_hash(spec: RunSpec) -> str:

@@ -174,6 +174,13 @@ _BLOCK_RULES = (
         at="tuning.method",
     ),
     *(_not_for_tokenizer(name) for name in ("model", "tuning", "training")),
+    Rule(
+        f"!has(self.prepare) || !(self.stage in {list(_WITHOUT_TRAINING)})",
+        lambda spec: spec.prepare is None or spec.stage not in _WITHOUT_TRAINING,
+        f"the stages {', '.join(_WITHOUT_TRAINING)} make no tokens to train on: remove it",
+        at="prepare",
+        reason="FieldValueForbidden",
+    ),
     *(_no_evaluation_of_a_tokenizer(field) for field in ("every_steps", "batch_size")),
     Rule(
         "self.stage != 'Tokenizer' || self.workers.nodes * self.workers.processesPerNode <= 1",
@@ -254,7 +261,7 @@ _PREFERENCE_RULES = (
     ),
 )
 
-_MIXED = ("SFT", "DPO", "KTO", "Reward")
+_MIXED = ("Pretrain", "SFT", "DPO", "KTO", "Reward")
 _WEIGHT_RULES = (
     Rule(
         "!has(self.datasets) || self.datasets.all(d, has(d.weight))"

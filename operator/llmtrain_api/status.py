@@ -9,6 +9,7 @@ from pydantic import Field
 
 from llmtrain_api.base import ApiModel, Time
 from llmtrain_api.markers import Atomic, ListMap
+from llmtrain_api.preparing import Task
 from llmtrain_api.progress import Artifacts, Checkpointed, Resolved
 
 _Message = Annotated[str, Field(max_length=2048)]
@@ -22,6 +23,7 @@ class Phase(StrEnum):
     """A word for people; programs read the conditions, from which it is derived."""
 
     PENDING = "Pending"
+    PREPARING = "Preparing"
     STARTING = "Starting"
     RUNNING = "Running"
     RESTARTING = "Restarting"
@@ -167,6 +169,9 @@ class Attempt(ApiModel):
     job: Annotated[str, Field(max_length=63)]
     """Name of its Job."""
 
+    task: Task = "Train"
+    """`Prepare` for one that only makes the tokens, as `prepare.job` says."""
+
     job_uid: _Short | None = None
     """UID of its Job, once the operator has seen it; an attempt without one is still to be made."""
 
@@ -180,7 +185,7 @@ class Attempt(ApiModel):
     """When it was over."""
 
     outcome: _Short | None = None
-    """How it ended: an exit class, or `Suspended`; absent while it goes on."""
+    """How it ended: an exit class, `Suspended` or `Prepared`; absent while it goes on."""
 
     counts: bool | None = None
     """Whether it used up one of `restartPolicy.maxRestarts`."""
@@ -224,6 +229,9 @@ class RunStatus(ApiModel):
         list[Attempt], Field(max_length=MAX_ATTEMPTS_KEPT), ListMap(("number",))
     ] = []
     """The latest attempts, oldest first."""
+
+    prepared: bool | None = None
+    """Whether a Job of its own has made the tokens, where `prepare.job` asks for one."""
 
     latest_checkpoint: _Short | None = None
     """Name of the newest verified checkpoint."""

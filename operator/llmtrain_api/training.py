@@ -137,8 +137,9 @@ class Training(ApiModel):
 
     mixing: Literal["FirstExhausted", "AllExhausted"] | None = None
     """Rows of an epoch where data sets have a weight, and only there, as in
-    `datasets.interleave_datasets`. `FirstExhausted`: until one data set is used up, so that none
-    repeats. `AllExhausted`: until all are, the others repeated. Default: `FirstExhausted`."""
+    `datasets.interleave_datasets`; with `stage: Pretrain` sequences of `maxLength` tokens.
+    `FirstExhausted`: until one data set is used up, so that none repeats. `AllExhausted`: until all
+    are, the others repeated. Default: `FirstExhausted`."""
 
     learning_rate: Annotated[
         float,

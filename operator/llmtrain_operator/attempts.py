@@ -5,20 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from llmtrain_api.preparing import Task
 from llmtrain_api.progress import Resolved
 from llmtrain_api.status import (
     MAX_ATTEMPTS_KEPT,
     Attempt,
     ConditionType,
     Failure,
+    Phase,
     RunProgress,
     RunStatus,
 )
-from llmtrain_operator.children import job_name
+from llmtrain_operator.children import job_name, task_of
 from llmtrain_operator.snapshot import JobView, PodView, format_time, parse_time
 
 SUSPENDED = "Suspended"
 """Outcome of an attempt that ended because of `spec.suspend`."""
+PREPARED = "Prepared"
+"""Outcome of an attempt that has made the tokens."""
+NO_FAILURES = (SUSPENDED, PREPARED)
 LONGEST_RESTART_DELAY_SECONDS = 300.0
 FAILURES_KEPT = 5
 OLD_MESSAGE = 256
@@ -32,12 +37,20 @@ def next_number(status: RunStatus, jobs: Sequence[JobView], pods: Sequence[PodVi
 
 
 def start(
-    status: RunStatus, run: str, number: int, *, image: str, retry: int, now: float
+    status: RunStatus,
+    run: str,
+    number: int,
+    *,
+    image: str,
+    retry: int,
+    now: float,
+    task: Task = "Train",
 ) -> RunStatus:
     """Returns `status` with a new attempt written down."""
     attempt = Attempt(
         number=number,
-        job=job_name(run, number),
+        job=job_name(run, number, task),
+        task=task,
         start_time=format_time(now),
         retry=retry,
         image=image,
@@ -66,6 +79,7 @@ def recovered(status: RunStatus, jobs: Sequence[JobView], retry: int) -> RunStat
     attempt = Attempt(
         number=newest.attempt,
         job=newest.name,
+        task=task_of(newest),
         job_uid=newest.uid,
         start_time=format_time(newest.created),
         retry=retry,
@@ -130,6 +144,28 @@ _OF_THE_MOMENT = (
 )
 
 
+def prepared(status: RunStatus, now: float) -> RunStatus:
+    """Returns `status` with its latest attempt over, which has made the tokens."""
+    return end(status, PREPARED, now, counts=False).model_copy(update={"prepared": True})
+
+
+def start_timed_out(attempt: Attempt, seconds: float, now: float) -> bool:
+    """Returns whether an attempt should have started long ago."""
+    return now >= (parse_time(attempt.start_time) or now) + seconds
+
+
+def phase_of_start(status: RunStatus) -> Phase:
+    """Returns the phase of an attempt whose pods do not all run."""
+    latest, earlier = status.attempts[-1], status.attempts[:-1]
+    if latest.task == "Prepare":
+        return Phase.PREPARING
+    if latest.running_time is not None:
+        return Phase.RUNNING
+    goes_on = earlier and earlier[-1].retry == latest.retry
+    failed_before = goes_on and earlier[-1].outcome not in NO_FAILURES
+    return Phase.RESTARTING if failed_before else Phase.STARTING
+
+
 def idle(progress: RunProgress | None) -> RunProgress | None:
     """Returns the progress of a run that does not train at the moment."""
     if progress is None:
@@ -144,7 +180,7 @@ def next_start(status: RunStatus, retry: int, base_delay: float) -> float:
     `spec.retry`: raising it starts anew.
     """
     series = [attempt for attempt in status.attempts if attempt.retry == retry]
-    if not series or series[-1].outcome == SUSPENDED:
+    if not series or series[-1].outcome in NO_FAILURES:
         return 0.0
     ended = parse_time(series[-1].end_time) or 0.0
     fruitless = _fruitless(series)
@@ -155,7 +191,7 @@ def _fruitless(attempts: Sequence[Attempt]) -> int:
     """Returns how many of the newest attempts failed without getting further than those before."""
     furthest, fruitless = 0, 0
     for attempt in attempts:
-        if attempt.outcome == SUSPENDED:
+        if attempt.outcome in NO_FAILURES:
             continue
         step = (attempt.failure.step if attempt.failure else None) or 0
         fruitless = 0 if step > furthest else fruitless + 1

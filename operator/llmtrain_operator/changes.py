@@ -13,6 +13,7 @@ from llmtrain_operator.snapshot import Object
 
 QUIET_REASONS = (
     Reason.PENDING,
+    Reason.PREPARING,
     Reason.STARTING,
     Reason.STOPPING,
     Reason.BACK_OFF,
@@ -109,7 +110,7 @@ def _told_of_workers(old: RunStatus, new: RunStatus) -> list[Told]:
     if status == "True":
         return [Told(EventReason.WORKERS_RUNNING, message, about=about)]
     if (
-        new.phase in (Phase.PENDING, Phase.STARTING, Phase.RESTARTING)
+        new.phase in (Phase.PENDING, Phase.PREPARING, Phase.STARTING, Phase.RESTARTING)
         and reason not in QUIET_REASONS
     ):
         if before is not None and before[:2] == now[:2]:

@@ -18,12 +18,16 @@ from llmtrain_api.layout import (
     LABEL_RUN_UID,
     RUN_FILE_NAME,
 )
+from llmtrain_api.preparing import Task
 from llmtrain_api.references import Parent
 from llmtrain_api.run import RunSpec
 from llmtrain_api.runfile import RunFile
 from llmtrain_operator.overlay import apply_overlay
 from llmtrain_operator.pods import build_pod
-from llmtrain_operator.snapshot import Object, RunView
+from llmtrain_operator.preparation import nodes_of, spec_of_pods
+from llmtrain_operator.snapshot import JobView, Object, RunView
+
+_LETTERS: dict[Task, str] = {"Train": "a", "Prepare": "p"}
 
 
 @dataclass(frozen=True)
@@ -35,9 +39,19 @@ class Children:
     job: Object
 
 
-def job_name(run: str, attempt: int) -> str:
+def job_name(run: str, attempt: int, task: Task = "Train") -> str:
     """Returns the name of an attempt's Job and ConfigMap, at most 47 characters."""
-    return f"{run}-a{attempt}"
+    return f"{run}-{_LETTERS[task]}{attempt}"
+
+
+def job_names(run: str, attempt: int) -> tuple[str, ...]:
+    """Returns the names that an attempt's Job and ConfigMap may have."""
+    return tuple(job_name(run, attempt, task) for task in _LETTERS)
+
+
+def task_of(job: JobView) -> Task:
+    """Returns what a Job of ours is for, by its name."""
+    return "Prepare" if job.name == job_name(job.run, job.attempt, "Prepare") else "Train"
 
 
 def service_name(run: str) -> str:
@@ -54,19 +68,21 @@ def build_children(
     progress_url: str,
     ca: str,
     parents: Sequence[Parent] = (),
+    task: Task = "Train",
 ) -> Children:
     """Returns the objects of an attempt; `ca` is the PEM by which pods check the progress endpoint.
 
     Raises:
         ConfigError: `workers.podTemplate` sets what the run cannot do without.
     """
-    name, gang = job_name(run.key.name, attempt), spec.workers.nodes > 1
+    name, gang = job_name(run.key.name, attempt, task), nodes_of(task, spec) > 1
     service = service_name(run.key.name)
     run_file = RunFile(
         name=run.key.name,
         namespace=run.key.namespace,
         uid=run.uid,
         attempt=attempt,
+        task="Prepare" if task == "Prepare" else None,
         spec=spec,
         parents=list(parents) or None,
         master_address=f"{name}-0.{service}" if gang else "127.0.0.1",
@@ -84,7 +100,7 @@ def build_children(
     return Children(
         config_map=config_map,
         service=_build_service(run, service) if gang else None,
-        job=_build_job(run, spec, name, attempt, image),
+        job=_build_job(run, spec_of_pods(task, spec), name, attempt, image),
     )
 
 

@@ -130,6 +130,12 @@ def running(nodes: int) -> Verdict:
     )
 
 
+def preparing(job: str) -> Verdict:
+    """A Job of its own makes the tokens; the gang starts after it."""
+    message = f"Job {job} turns rows into tokens; the workers start after it."
+    return Verdict(Phase.PREPARING, workers_ready=Said("False", Reason.PREPARING, message))
+
+
 def stopping(phase: Phase, message: str, *, suspending: bool) -> Verdict:
     """The attempt is over, or is to be; its last pods are stopping."""
     verdict = Verdict(

@@ -110,6 +110,7 @@ class Executor:
             progress_url=self.progress_url,
             ca=self.authority(),
             parents=start.parents,
+            task=start.task,
         )
         try:
             await self._create_all(run, children)

@@ -13,6 +13,7 @@ from llmtrain_api.errors import ConfigError
 from llmtrain_api.run import RunSpec
 from llmtrain_operator.acceptance import accept
 from llmtrain_operator.cache import Cache
+from llmtrain_operator.children import task_of
 from llmtrain_operator.kube import EVENTS, Kube
 from llmtrain_operator.lineage import find_lineage
 from llmtrain_operator.progress import ProgressBook
@@ -128,7 +129,7 @@ def late_object(
     if job is None or job.complete or job.failed or job.ending or job.deleting:
         return None
     own = [pod for pod in pods if pod.job_uid == job.uid]
-    if len(own) < nodes:
+    if len(own) < (1 if task_of(job) == "Prepare" else nodes):
         return job.uid if now > job.created + EVENTS_AFTER_SECONDS else None
     pod = late_pod(own)
     if pod is None or now < pod.waits_since + EVENTS_AFTER_SECONDS:

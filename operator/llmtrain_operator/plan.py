@@ -9,7 +9,7 @@
             starting         say what it waits for, up to startTimeoutSeconds
             running          show progress
             lost, stopping   delete what hangs, wait for the last pod
-            complete         the run has succeeded
+            complete         the run has succeeded, or its tokens are made: on to the next one
             failed           say why; try again if that can help
 
 An attempt is written into the status before its children are made, so that a crash neither loses
@@ -22,11 +22,12 @@ from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
 from llmtrain_api.exits import EXIT_POLICIES, ExitClass
+from llmtrain_api.preparing import Task
 from llmtrain_api.references import Parent
 from llmtrain_api.run import RunSpec
 from llmtrain_api.status import Attempt, ConditionType, Failure, Phase, RunStatus
 from llmtrain_operator import attempts, conditions
-from llmtrain_operator.children import job_name
+from llmtrain_operator.children import job_names
 from llmtrain_operator.conditions import Verdict
 from llmtrain_operator.diagnosis import MAX_MESSAGE, describe, diagnose
 from llmtrain_operator.findings import (
@@ -40,6 +41,7 @@ from llmtrain_operator.findings import (
     with_step,
 )
 from llmtrain_operator.gang import Gang, GangState, is_stuck, observe_gang, own_jobs, own_pods
+from llmtrain_operator.preparation import next_task, nodes_of
 from llmtrain_operator.reasons import Reason
 from llmtrain_operator.snapshot import JobView, PodView, Snapshot, format_time, parse_time
 from llmtrain_operator.waiting import why_waiting
@@ -59,6 +61,7 @@ class Start:
     image: str
     spec: RunSpec
     """With folders in the place of `fromRun`."""
+    task: Task
     parents: tuple[Parent, ...] = ()
 
 
@@ -126,11 +129,14 @@ def _plan_next(snapshot: Snapshot, status: RunStatus, spec: RunSpec) -> Plan:
     image = spec.workers.image or snapshot.defaults.trainer_image
     number = attempts.next_number(status, own_jobs(snapshot), own_pods(snapshot))
     stale = number - JOBS_KEPT
-    status = attempts.start(status, key.name, number, image=image, retry=spec.retry, now=now)
+    task = next_task(status, spec)
+    status = attempts.start(
+        status, key.name, number, image=image, retry=spec.retry, now=now, task=task
+    )
     return replace(
         _plan_unmade(snapshot, status, spec, status.attempts[-1]),
         delete_jobs=_to_delete(own_jobs(snapshot)[: -JOBS_KEPT + 1]),
-        delete_config_maps=(job_name(key.name, stale),) if stale > 0 else (),
+        delete_config_maps=job_names(key.name, stale) if stale > 0 else (),
     )
 
 
@@ -162,7 +168,7 @@ def _plan_waiting(snapshot: Snapshot, status: RunStatus, spec: RunSpec) -> Plan:
 
 def _plan_open(snapshot: Snapshot, status: RunStatus, spec: RunSpec, latest: Attempt) -> Plan:
     """Returns what to do about an attempt that is not over."""
-    gang = observe_gang(snapshot, latest, spec.workers.nodes)
+    gang = observe_gang(snapshot, latest, nodes_of(latest.task, spec))
     if latest.job_uid != gang.job_uid:
         status = attempts.with_latest(status, job_uid=gang.job_uid)
     match gang.state:
@@ -173,6 +179,8 @@ def _plan_open(snapshot: Snapshot, status: RunStatus, spec: RunSpec, latest: Att
         case GangState.LOST | GangState.STOPPING:
             return _plan_stopping(snapshot, status, spec, gang)
         case GangState.COMPLETE:
+            if latest.task == "Prepare":
+                return _plan_next(snapshot, attempts.prepared(status, snapshot.now), spec)
             return _plan_success(snapshot, status, gang)
         case GangState.FAILED:
             return _plan_failure(snapshot, status, spec, gang)
@@ -186,11 +194,11 @@ def _plan_unmade(snapshot: Snapshot, status: RunStatus, spec: RunSpec, latest: A
         return _plan_next(
             snapshot, attempts.end(status, attempts.SUSPENDED, now, counts=False), spec
         )
-    if _start_timed_out(latest, spec, now):
+    if attempts.start_timed_out(latest, spec.start_timeout_seconds, now):
         return _give_up_starting(snapshot, status, spec, refusal.message if refusal else "")
     image = latest.image or snapshot.defaults.trainer_image
-    start = Start(latest.number, image, spec, parents_of(snapshot, status))
-    phase = _phase_of_start(status)
+    start = Start(latest.number, image, spec, latest.task, parents_of(snapshot, status))
+    phase = attempts.phase_of_start(status)
     if refusal is None or refusal.attempt != latest.number:
         return Plan(_said(snapshot, status, conditions.pending(phase, latest.job)), start)
     if refusal.terminal:
@@ -207,17 +215,22 @@ def _plan_unmade(snapshot: Snapshot, status: RunStatus, spec: RunSpec, latest: A
 def _plan_alive(snapshot: Snapshot, status: RunStatus, spec: RunSpec, gang: Gang) -> Plan:
     """Returns what to do about an attempt whose pods start or run."""
     assert gang.job is not None  # These two states are of a Job that is there.
-    latest, now, nodes = status.attempts[-1], snapshot.now, spec.workers.nodes
+    latest, now = status.attempts[-1], snapshot.now
+    nodes = nodes_of(latest.task, spec)
     if spec.suspend:
         return _plan_stopping(snapshot, status, spec, gang)
     if gang.state is GangState.RUNNING:
         if latest.running_time is None:
             status = attempts.with_latest(status, running_time=format_time(now))
-        return Plan(_said(snapshot, with_image(status, gang.pods), conditions.running(nodes)))
+        prepares = latest.task == "Prepare"
+        verdict = conditions.preparing(latest.job) if prepares else conditions.running(nodes)
+        return Plan(_said(snapshot, with_image(status, gang.pods), verdict))
     reason, message = why_waiting(gang.job, gang.pods, nodes, snapshot.events)
-    if latest.running_time is None and _start_timed_out(latest, spec, now):
+    if latest.running_time is None and attempts.start_timed_out(
+        latest, spec.start_timeout_seconds, now
+    ):
         return _give_up_starting(snapshot, status, spec, message)
-    verdict = conditions.starting(_phase_of_start(status), reason, message)
+    verdict = conditions.starting(attempts.phase_of_start(status), reason, message)
     return _look_again(snapshot, status, verdict)
 
 
@@ -229,7 +242,7 @@ def _plan_stopping(snapshot: Snapshot, status: RunStatus, spec: RunSpec, gang: G
         delete = _to_delete([gang.job])
     if gang.state is GangState.LOST:
         message = "A pod is lost; the other pods of the attempt are being stopped."
-    verdict = conditions.stopping(_phase_of_start(status), message, suspending=spec.suspend)
+    verdict = conditions.stopping(attempts.phase_of_start(status), message, suspending=spec.suspend)
     return _look_again(snapshot, status, verdict, delete_jobs=delete, kill_pods=gang.stuck)
 
 
@@ -299,7 +312,8 @@ def _refuse(snapshot: Snapshot, status: RunStatus) -> Plan:
     message = snapshot.refusal_of_spec
     if status.attempts and status.attempts[-1].outcome is None:
         gang = observe_gang(snapshot, status.attempts[-1], nodes=1)
-        if gang.state is GangState.UNMADE:
+        prepared = status.attempts[-1].task == "Prepare" and gang.state is GangState.COMPLETE
+        if prepared or gang.state is GangState.UNMADE:
             return _fail_as_invalid(snapshot, status, message)
         if gang.state is GangState.COMPLETE:
             return _plan_success(snapshot, with_report_of(snapshot, status), gang)
@@ -379,17 +393,3 @@ def _unfinished(snapshot: Snapshot) -> list[JobView]:
 
 def _to_delete(jobs: list[JobView]) -> tuple[JobView, ...]:
     return tuple(job for job in jobs if not job.deleting)
-
-
-def _start_timed_out(attempt: Attempt, spec: RunSpec, now: float) -> bool:
-    return now >= (parse_time(attempt.start_time) or now) + spec.start_timeout_seconds
-
-
-def _phase_of_start(status: RunStatus) -> Phase:
-    """Returns the phase of an attempt whose pods do not all run."""
-    latest, earlier = status.attempts[-1], status.attempts[:-1]
-    if latest.running_time is not None:
-        return Phase.RUNNING
-    goes_on = earlier and earlier[-1].retry == latest.retry
-    failed_before = goes_on and earlier[-1].outcome != attempts.SUSPENDED
-    return Phase.RESTARTING if failed_before else Phase.STARTING

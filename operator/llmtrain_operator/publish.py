@@ -12,7 +12,6 @@ import logging
 
 from llmtrain_api.layout import CA_FILE_NAME
 from llmtrain_operator.cache import Cache
-from llmtrain_operator.children import job_name
 from llmtrain_operator.kube import CONFIG_MAPS, Kube, KubeError, NotFoundError
 from llmtrain_operator.snapshot import RunKey
 
@@ -29,8 +28,7 @@ async def publish_authority(kube: Kube, cache: Cache, pem: str) -> bool:
     """
     turns = asyncio.Semaphore(AT_ONCE)
 
-    async def publish(key: RunKey, attempt: int) -> bool:
-        name = job_name(key.name, attempt)
+    async def publish(key: RunKey, name: str) -> bool:
         async with turns:
             try:
                 await kube.patch(CONFIG_MAPS, key.namespace, name, {"data": {CA_FILE_NAME: pem}})
@@ -45,14 +43,14 @@ async def publish_authority(kube: Kube, cache: Cache, pem: str) -> bool:
     return all(await asyncio.gather(*(publish(*attempt) for attempt in live_attempts(cache))))
 
 
-def live_attempts(cache: Cache) -> list[tuple[RunKey, int]]:
-    """Returns the runs whose latest attempt is not over, with its number.
+def live_attempts(cache: Cache) -> list[tuple[RunKey, str]]:
+    """Returns the runs whose latest attempt is not over, with the name of its Job and ConfigMap.
 
     An attempt whose Job is not known yet may have a ConfigMap that an earlier process made.
     """
-    live = []
+    live: list[tuple[RunKey, str]] = []
     for run in cache.runs.values():
         attempts = run.status.get("attempts")
         if attempts and not attempts[-1].get("outcome"):
-            live.append((run.key, int(attempts[-1]["number"])))
+            live.append((run.key, str(attempts[-1]["job"])))
     return live

@@ -28,6 +28,8 @@ class Reason(StrEnum):
     # WorkersReady
     PENDING = "Pending"
     """The Job of the attempt has yet to be made."""
+    PREPARING = "Preparing"
+    """A Job of its own makes the tokens, before the workers start."""
     STARTING = "Starting"
     """The Job is there and its pods are on their way."""
     ALL_RUNNING = "AllRunning"

@@ -127,6 +127,7 @@ def test_every_field_of_a_spec_is_judged() -> None:
     """A new block of the spec makes the weights, or it is named here as one that does not."""
     without = {
         "checkpoint",
+        "prepare",
         "workers",
         "storage",
         "tracking",

@@ -63,6 +63,11 @@ def _upload_rows(datasets: list[dict[str, Any]], namespace: str) -> None:
         dataset["uri"] = f"s3://data/{key}"
 
 
+def _give_own_cache(spec: dict[str, Any], namespace: str) -> None:
+    if "cacheUri" in spec.get("prepare", {}):
+        spec["prepare"]["cacheUri"] = f"s3://runs/{namespace}/tokens/"
+
+
 def _made_small(example: dict[str, Any], namespace: str) -> dict[str, Any]:
     """Returns the example on the tiny model, for four steps; all else stays as it is written."""
     spec = _spec_of(example)
@@ -79,6 +84,7 @@ def _made_small(example: dict[str, Any], namespace: str) -> dict[str, Any]:
             training.pop(name, None)
         training["maxSteps"] = 4
         training["maxLength"] = min(training["maxLength"], tiny.CONTEXT)
+    _give_own_cache(spec, namespace)
     if custom := spec.get("custom"):
         custom["args"] = [re.sub("(?<=--max_steps=).*", "4", word) for word in custom["args"]]
     if example["kind"] == "LLMTrainSchedule":

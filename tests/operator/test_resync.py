@@ -72,13 +72,14 @@ async def test_a_list_that_fails_is_read_again_later(caplog: pytest.LogCaptureFi
     assert "down" in caplog.text
 
 
-def attempt(**fields: Any) -> dict[str, Any]:
-    return {"status": {"attempts": [{"number": 1, "jobUid": "x", **fields}]}}
+def attempt(run: str = "a", **fields: Any) -> dict[str, Any]:
+    written = {"number": 1, "job": f"{run}-a1", "jobUid": "x", **fields}
+    return {"status": {"attempts": [written]}}
 
 
 async def test_a_new_authority_reaches_the_attempts_that_go_on(kube: FakeKube) -> None:
     kube.change(RUNS, "default", "a", attempt())
-    kube.change(RUNS, "other", "b", attempt(outcome="Hang"))
+    kube.change(RUNS, "other", "b", attempt("b", outcome="Hang"))
     for key in (A, B):
         body = {"metadata": {"name": f"{key.name}-a1"}, "data": {"ca.crt": "old", "run.json": "{}"}}
         kube.put(CONFIG_MAPS, key.namespace, body)
@@ -95,7 +96,7 @@ async def test_an_authority_that_cannot_be_told_does_no_harm(
         raise UnavailableError("down")
 
     kube.change(RUNS, "default", "a", attempt())
-    kube.change(RUNS, "other", "b", attempt())
+    kube.change(RUNS, "other", "b", attempt("b"))
     assert await publish_authority(cast("Kube", kube), kube.cache, "new")
     assert caplog.text == "", "a ConfigMap that is yet to be made gets the new one anyway"
     kube.fail = refuse
@@ -106,4 +107,4 @@ async def test_an_authority_that_cannot_be_told_does_no_harm(
 def test_an_attempt_is_live_from_the_moment_it_is_written_down(kube: FakeKube) -> None:
     assert live_attempts(kube.cache) == []
     kube.change(RUNS, "default", "a", attempt(jobUid=None))
-    assert live_attempts(kube.cache) == [(A, 1)]
+    assert live_attempts(kube.cache) == [(A, "a-a1")]

@@ -85,7 +85,7 @@ _OF_ANY_STAGE = (
     Mistake(
         "weights where all text is read",
         {"datasets": [{"uri": "s3://data/a.txt", "format": "Text", "weight": 2}]},
-        stage="Pretrain",
+        stage="Tokenizer",
     ),
     Mistake("mixing without weights", {"training.mixing": "FirstExhausted"}),
     Mistake("mixing where all text is read", {"training.mixing": "AllExhausted"}, stage="Pretrain"),
@@ -147,6 +147,8 @@ _OF_ANY_STAGE = (
     Mistake("a project without its key", {"tracking": {"wandb": {"project": "x"}}}),
     Mistake("a start timeout of a second", {"startTimeoutSeconds": 1}),
     Mistake("a negative number of restarts", {"restartPolicy.maxRestarts": -1}),
+    Mistake("a cache that is not in s3", {"prepare": {"cacheUri": "/mnt/cache/"}}),
+    Mistake("tokens within a second", {"prepare": {"timeoutSeconds": 1}}),
 )
 
 _OF_A_SOURCE = (
@@ -185,6 +187,7 @@ _OF_A_SOURCE = (
 
 _OF_A_BLOCK = (
     Mistake("a tokenizer without its size", {"tokenizerTraining": REMOVE}, "Tokenizer"),
+    Mistake("prepared tokens for a tokenizer", {"prepare": {}}, "Tokenizer"),
     Mistake("a vocabulary below 300", {"tokenizerTraining.vocabSize": 299}, "Tokenizer"),
     Mistake(
         "pairs to count where none are merged",

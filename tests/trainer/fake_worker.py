@@ -2,7 +2,7 @@
 
 What it does is in the JSON file FAKE_PLAN: `steps`, `save_every`, `seconds` per step, and for
 failures `fail_at` with `how` (an exit code, `kill`, `speak`); `deaf` ignores the order to stop,
-`forget` leaves the results unfinished.
+`forget` leaves the results unfinished; `tokens` (seconds) has tokens made first, or waited for.
 The "weights" are one digit per step, so that a repeated or missing step shows.
 """
 
@@ -29,6 +29,10 @@ def main() -> int:
     threads = os.environ["OMP_NUM_THREADS"]
     sys.stdout.write(f"worker {RANK} says hello with {threads} threads\n")
     sys.stdout.flush()
+    if "tokens" in plan:
+        tokens(plan["tokens"], job["makesTokens"])
+    if job["run"].get("task") == "Prepare":
+        return 0
     weights = ""
     if job.get("resumeFrom"):
         weights = (Path(job["resumeFrom"]) / "state.txt").read_text()
@@ -49,6 +53,22 @@ def main() -> int:
             return PREEMPTED
     finish(plan, weights)
     return 0
+
+
+def tokens(seconds: float, makes: bool) -> None:
+    folder = FOLDER / "tokens"
+    account = folder / "account.json"
+    how = "found" if account.exists() else "made" if makes else "got"
+    if how == "made":
+        time.sleep(seconds)
+        folder.mkdir(exist_ok=True)
+        (folder / "train.tokens").write_bytes(b"tokens" * 1000)
+        account.write_text("{}")
+    while not account.exists():
+        time.sleep(0.01)
+    content = (folder / "train.tokens").read_bytes()
+    sys.stdout.write(f"worker {RANK} has {how} {len(content)} bytes of tokens\n")
+    sys.stdout.flush()
 
 
 def write(name: str, content: dict[str, Any]) -> None:

@@ -69,10 +69,44 @@ def test_what_is_drawn_follows_the_spec_and_is_told() -> None:
     assert mixing.drawn(account(10, 20), spec(1, 1)) == [10, 10]
     chosen = mixing.drawn(account(10, 20), spec(1, 1, mixing="AllExhausted"))
     assert chosen == [20, 20]
-    assert mixing.summary(account(10, 20), chosen) == [
+    assert mixing.summary(account(10, 20), spec(1, 1), chosen) == [
         {"uri": "s3://data/0.jsonl", "rows": 20, "epochs": 2.0},
         {"uri": "s3://data/1.jsonl", "rows": 20, "epochs": 1.0},
     ]
+
+
+def test_how_often_a_data_set_was_gone_through_is_told() -> None:
+    told = mixing.summary(account(10, 20), spec(1, 1), [20, 20], epochs=1.5)
+    assert [each["epochs_trained"] for each in told] == [3.0, 1.5]
+
+
+def running_text(*tokens: int) -> tuple[Account, RunSpec]:
+    """Returns sources of so many tokens, of equal weight, cut into sequences of 8."""
+    datasets = [
+        {"uri": f"s3://data/{number}.jsonl", "format": "Text", "weight": 1}
+        for number in range(len(tokens))
+    ]
+    changes = {"stage": "Pretrain", "datasets": datasets, "training.maxLength": 8}
+    accounts = [
+        DatasetAccount(uri=dataset["uri"], sha256="", rows=9, train=9, tokens=count)
+        for dataset, count in zip(datasets, tokens, strict=True)
+    ]
+    return Account(key="", datasets=accounts), RunSpec.model_validate(jobs.small_spec(changes))
+
+
+def test_running_text_is_mixed_by_its_tokens() -> None:
+    sources, run = running_text(17, 8001)
+    assert mixing.units(sources, run) == [2, 1000]
+    assert mixing.drawn(sources, run) == [2, 2]
+    assert mixing.summary(sources, run, [2, 2]) == [
+        {"uri": "s3://data/0.jsonl", "sequences": 2, "epochs": 1.0},
+        {"uri": "s3://data/1.jsonl", "sequences": 2, "epochs": 0.002},
+    ]
+
+
+def test_running_text_of_one_token_cannot_have_a_share() -> None:
+    with pytest.raises(DataError, match=r"0.jsonl: has a weight, but of its 9 rows none is left"):
+        mixing.drawn(*running_text(1, 8001))
 
 
 def test_a_data_set_without_rows_cannot_have_a_share() -> None:

@@ -27,6 +27,7 @@ from llmtrain_trainer.workdir import InputFile
 
 _PARALLEL = 16
 _LARGE = 64 * 1024 * 1024  # From this size on, one object at a time fills the line.
+_NO_TOKENIZER = ("README.md", "generation_config.json", "manifest.json")
 _OTHER_WEIGHTS = (".bin", ".h5", ".msgpack", ".ckpt.index", ".gguf", ".onnx", ".pt", ".pth", ".ot")
 
 
@@ -44,6 +45,13 @@ class Downloaded:
     """The files of both folders."""
 
     dataset_files: list[InputFile]
+
+    @property
+    def tokenizer_files(self) -> list[InputFile]:
+        """The files of the model that tokens may follow from: all but its weights and its card."""
+        others = (".safetensors", ".safetensors.index.json", *_OTHER_WEIGHTS, *_NO_TOKENIZER)
+        own = [file for file in self.model_files if Path(file.path).parent == self.model]
+        return [file for file in own if not file.path.endswith(others)]
 
     @property
     def all_files(self) -> list[InputFile]:
@@ -167,7 +175,12 @@ def compare(frozen: FrozenInputs, present: FrozenInputs) -> None:
 
 
 def fetch(
-    run: RunFile, frozen: FrozenInputs, scratch: Path, tell: Callable[[str], None]
+    run: RunFile,
+    frozen: FrozenInputs,
+    scratch: Path,
+    tell: Callable[[str], None],
+    *,
+    weights: bool = True,
 ) -> Downloaded:
     """Downloads the frozen inputs into `scratch`; what is there from before is not fetched again.
 
@@ -176,6 +189,7 @@ def fetch(
         frozen: Its inputs.
         scratch: Folder for them; one sub-folder for each version of an input.
         tell: Is told what is being done, such as `downloading s3://models/x (120/269 MB)`.
+        weights: Also those of the models, and reference models.
 
     Raises:
         DataError: An input changed since it was frozen.
@@ -183,7 +197,10 @@ def fetch(
     paths: dict[str, Path] = {}
     model_files: list[InputFile] = []
     for field, uri in model_folders(run.spec).items():
-        paths[field], files = _fetch_folder(run, frozen, (field, uri), scratch, tell)
+        if not weights and "referenceModel" in field:
+            continue
+        wanted = frozen if weights else _without_weights(frozen)
+        paths[field], files = _fetch_folder(run, wanted, (field, uri), scratch, tell)
         model_files += [file for file in files if file not in model_files]
     dataset_files: list[InputFile] = []
     for index in range(len(run.spec.datasets)):
@@ -191,6 +208,11 @@ def fetch(
     model = paths.get("model.uri") or paths.get("tokenizer.uri")
     reference = paths.get("dpo.referenceModel.uri") or paths.get("kto.referenceModel.uri")
     return Downloaded(model, reference, model_files, dataset_files)
+
+
+def _without_weights(frozen: FrozenInputs) -> FrozenInputs:
+    others = (".safetensors", *_OTHER_WEIGHTS)
+    return FrozenInputs(inputs=[each for each in frozen.inputs if not each.uri.endswith(others)])
 
 
 def _fetch_folder(

@@ -4,6 +4,7 @@
     spawn     torchrun; the training processes import their libraries in the meantime
     fetch     inputs to this node's disk, checked before any of them reads a byte
     meet      all nodes are ready
+    tokens    those in storage are brought; else node 0's processes make them, for all nodes
     train     logs, progress and checkpoints go out while the processes train
     finish    results to storage, the manifest last; only then may any node say success
 
@@ -15,14 +16,22 @@ from __future__ import annotations
 import shutil
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 from llmtrain_api.errors import LLMTrainError
 from llmtrain_api.exits import ExitClass
 from llmtrain_api.layout import trainer_log_segment
-from llmtrain_trainer import checkpoints, custom, finish, owner, prepare, torchrun
+from llmtrain_trainer import (
+    checkpoints,
+    custom,
+    finish,
+    owner,
+    prepare,
+    tokencarrier,
+    torchrun,
+)
 from llmtrain_trainer.cgroup import oom_kills, usable_cores
 from llmtrain_trainer.inputs import Downloaded
 from llmtrain_trainer.kubeflow import Receiver
@@ -32,6 +41,7 @@ from llmtrain_trainer.logs import ProcessOutput
 from llmtrain_trainer.node import Node
 from llmtrain_trainer.records import FinalManifest, Start
 from llmtrain_trainer.saver import Saver
+from llmtrain_trainer.tokencarrier import Carrier
 from llmtrain_trainer.tracking import processes
 from llmtrain_trainer.tracking.tensorboard import EventFiles
 from llmtrain_trainer.verdict import GangEnd, Verdict, classify, classify_command
@@ -42,6 +52,7 @@ _DRAIN_SECONDS = 120.0  # For checkpoints that are on disk when the processes ha
 _SECONDS_FOR_FAILED_PEERS = 10.0  # For their parts of a checkpoint, when the gang has failed.
 _PATIENCE_FOR_RESULTS = 900.0  # Seconds that an outage may last at the end: much is at stake.
 _SECONDS_FOR_TRACKERS_OF_FAILED = 5.0  # Attempts; the next one waits for the end of this one.
+_SECONDS_FOR_TOKENS = 120.0  # That are still on their way to storage when training has ended.
 _POLL_SECONDS = 1.0
 
 
@@ -77,6 +88,8 @@ def _run(node: Node) -> Verdict:
         verdict = _train(node, settled, inputs, gang)
     if verdict.exit_class is not ExitClass.SUCCESS:
         return verdict
+    if run.task == "Prepare":
+        return Verdict(ExitClass.SUCCESS, "the rows are tokens, and these in storage")
     if node.index > 0:
         return _await_results(node, start)
     return _finish(node, start, inputs)
@@ -139,19 +152,24 @@ def _train(
         reference_path=str(inputs.reference or ""),
         model_files=inputs.model_files,
         dataset_files=inputs.dataset_files,
+        tokenizer_files=tuple(inputs.tokenizer_files),
+        makes_tokens=tokencarrier.makes_tokens(node.run.spec.stage, node.index),
         resume_from=str(settled.resume_from) if settled.resume_from else None,
     )
     is_custom = node.run.spec.stage == "Custom"
     if is_custom:
         custom.lay_out(job, workdir)
     kills_before = oom_kills()
+    carrier = _carrier(node, job, start, workdir)
+    node.stop.unless_asked(carrier.bring, node.meanwhile)
     write_atomically(workdir / JOB, job.model_dump_json(by_alias=True, indent=2))
     if node.index == 0:
         _ship_the_log(node, start, workdir)
     saver = _saver(node, job, start, workdir)
-    watch = _watch(node, job, gang)
+    watch = _watch(node, job, gang, carrier.check)
+    # A Job that only makes tokens has no curves.
     told = processes.services(node.run.spec.tracking) if node.index == 0 else []
-    with processes.Trackers(told, workdir, node.say) as trackers:
+    with processes.Trackers([] if node.run.task else told, workdir, node.say) as trackers:
         code = watch.until_the_end()
         end = _gang_end(node, watch, code, oom_kills() - kills_before)
         verdict = classify_command(end) if is_custom else classify(end)
@@ -159,6 +177,7 @@ def _train(
         if not _drain(node, saver, verdict):
             node.say("not every checkpoint reached storage: a next attempt uses an older one")
         node.warnings += trackers.wait(_seconds_for_trackers(node, verdict), node.meanwhile)
+    _carry_tokens(node, carrier, verdict)
     for warning in node.warnings:
         node.say(f"warning: {warning}")
     return verdict
@@ -178,6 +197,16 @@ def _saver(node: Node, job: Job, start: Start, workdir: Path) -> Saver:
         first=node.shipper.ship,
         look=custom.Checkpoints(job, workdir).take if is_custom else None,
     )
+
+
+def _carry_tokens(node: Node, carrier: Carrier, verdict: Verdict) -> None:
+    """Brings tokens that are on disk to storage: at any cost where that is all there is to do."""
+    well = verdict.exit_class is ExitClass.SUCCESS
+    if well and node.run.task == "Prepare":
+        node.tell("uploading the tokens")
+        node.stop.within_grace(carrier.finish, node.meanwhile)
+    patience = _SECONDS_FOR_TOKENS if well else _SECONDS_FOR_FAILED_PEERS
+    carrier.close(min(patience, node.stop.seconds_left))
 
 
 def _ship_the_log(node: Node, start: Start, workdir: Path) -> None:
@@ -211,15 +240,25 @@ def _workdir(node: Node, start: Start) -> Path:
     return node.scratch / f"work-a{start.attempt}r{start.restart}"
 
 
-def _watch(node: Node, job: Job, gang: torchrun.Gang) -> Watch:
-    count = node.run.spec.workers.processes_per_node
+def _carrier(node: Node, job: Job, start: Start, workdir: Path) -> Carrier:
+    return Carrier(
+        job,
+        workdir,
+        check_peer=lambda: prepare.check_alive(node.output, start, 0),
+        tell=node.tell,
+        say=node.say,
+    )
+
+
+def _watch(node: Node, job: Job, gang: torchrun.Gang, check: Callable[[], None]) -> Watch:
+    count = node.run.processes_per_node
     first = node.index * count
 
     def files() -> dict[int, list[Path]]:
         return {first + local: gang.output_files(local) for local in range(count)}
 
     output = ProcessOutput(node.logs, files, gang.agent_log)
-    return Watch(job, gang.workdir, gang, output, node.reporter, node.stop, node.say)
+    return Watch(job, gang.workdir, gang, output, node.reporter, node.stop, node.say, check)
 
 
 def _gang_end(node: Node, watch: Watch, code: int, kills: int) -> GangEnd:
@@ -233,7 +272,7 @@ def _gang_end(node: Node, watch: Watch, code: int, kills: int) -> GangEnd:
         trained=watch.trained,
         oom_kills=kills,
         last_lines=watch.output.last_lines(ends[0].rank if ends else None),
-        nodes=node.run.spec.workers.nodes,
+        nodes=node.run.nodes,
     )
 
 

@@ -155,7 +155,7 @@ class Node:
 
         farewells = [self._life] if self._life else []
         start = self._start
-        if start is not None and self.run.spec.workers.nodes > 1:
+        if start is not None and self.run.nodes > 1:
             farewells.append(
                 in_background(lambda: prepare.say_ended(self.output, start, self.index, verdict))
             )

@@ -126,11 +126,12 @@ def fetch_and_check(output: Folder, run: RunFile, scratch: Path, tell: Tell) -> 
     """
     demands.check(run.spec.tracking, os.environ)
     frozen = inputs.freeze(output, run)
-    downloaded = inputs.fetch(run, frozen, scratch, tell)
+    weights = run.task is None
+    downloaded = inputs.fetch(run, frozen, scratch, tell, weights=weights)
     if run.spec.stage == "Custom":  # What it must look like only the command knows.
         return downloaded
     tell("checking the model and the rows")
-    if downloaded.model is not None:
+    if downloaded.model is not None and weights:
         preflight.check_model(downloaded.model, run.spec)
     if downloaded.reference is not None:
         uri = next(uri for field, uri in inputs.model_folders(run.spec).items() if "ref" in field)
@@ -153,7 +154,7 @@ def meet(output: Folder, run: RunFile, start: Start, node: int, tell: Tell) -> N
     Raises:
         PeerLostError: A node has ended, or is not there within `startTimeoutSeconds`.
     """
-    nodes = run.spec.workers.nodes
+    nodes = run.nodes
     if nodes == 1:
         return
     mine = NodeState(launcher=start.launcher)

@@ -50,13 +50,12 @@ def command(place: Place, workdir: Path, *, port: int, worker_module: str) -> li
         port: Where all nodes meet, on node 0.
         worker_module: The module that each process runs.
     """
-    spec = place.run.spec
-    nodes = spec.workers.nodes
+    spec, nodes = place.run.spec, place.run.nodes
     wait = min(spec.start_timeout_seconds, _LONGEST_WAIT)
     return [
         *(sys.executable, "-m", "llmtrain_trainer.gang", str(workdir / FAILURES)),
         *("--nnodes", str(nodes)),
-        *("--nproc-per-node", str(spec.workers.processes_per_node)),
+        *("--nproc-per-node", str(place.run.processes_per_node)),
         *("--node-rank", str(place.node)),
         *("--master-addr", place.run.master_address if nodes > 1 else "127.0.0.1"),
         *("--master-port", str(port)),
@@ -95,7 +94,7 @@ def environment(
 
 def port_of(place: Place) -> int:
     """Returns the port where the gang meets: a free one where no other node needs to know it."""
-    if place.run.spec.workers.nodes > 1:
+    if place.run.nodes > 1:
         return RENDEZVOUS_PORT + place.restart
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -165,7 +164,7 @@ def start(
     more: Mapping[str, str] | None = None,
 ) -> Gang:
     """Starts the training processes of this node; `more` is what their environment has besides."""
-    processes = place.run.spec.workers.processes_per_node
+    processes = place.run.processes_per_node
     with (workdir / _AGENT_LOG).open("wb") as log:
         process = subprocess.Popen(
             command(place, workdir, port=port_of(place), worker_module=worker_module),

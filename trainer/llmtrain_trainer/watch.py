@@ -47,6 +47,8 @@ class Watch:
     reporter: Reporter
     stop: Stop
     say: Callable[[str], None]
+    check: Callable[[], None]
+    """Raises what went wrong in the background and ends the gang."""
 
     def __post_init__(self) -> None:
         self._trainer_log = Tail(self.workdir / TRAINER_LOG)
@@ -58,6 +60,7 @@ class Watch:
         give_up: float | None = None
         while (code := self.gang.exit_code()) is None:
             self.look()
+            self.check()
             if self.stop.asked and give_up is None:
                 give_up = self._ask_to_stop()
             if give_up is not None and self._too_late(give_up):

@@ -4,7 +4,8 @@
     job.json  what to do                 trainer_log.jsonl        rank 0, a line per logging step
     stop      save a checkpoint and end  activity.json            rank 0, what it is doing
     tracking-end  how training ended,    resolved.json            rank 0, what was chosen
-              for the trackers
+              for the trackers           tokens/  account.json last
+    tokens/  of the cache
                                          out/checkpoint-<step>/   all; .saved-rank-<r> last
                                          trained                  all, after their first step
                                          failure-rank-<r>.json    a rank that fails, before it exits
@@ -39,6 +40,8 @@ TRAINED = "trained"
 PREEMPTED = "preempted"
 CHECKPOINTS = "out"
 FINAL = "final"
+TOKENS = "tokens"
+ACCOUNT = "account.json"
 DONE = ".done"
 _POLL_SECONDS = 0.05
 
@@ -77,11 +80,17 @@ class Job(ApiModel):
     dataset_files: list[InputFile]
     """The downloaded data, in the order of `spec.datasets`; of a folder, each object in it."""
 
+    tokenizer_files: tuple[InputFile, ...] = ()
+    """What of the model's folder the tokens follow from."""
+
+    makes_tokens: bool = True
+    """Whether this node turns rows into tokens; else the launcher brings those of node 0."""
+
     resume_from: str | None = None
     """Folder of a verified checkpoint, or none to start from step 0."""
 
 
-ActivityName = Literal["Loading", "Training", "Evaluating", "Saving", "Finishing"]
+ActivityName = Literal["Preparing", "Loading", "Training", "Evaluating", "Saving", "Finishing"]
 
 
 class Activity(ApiModel):

@@ -11,6 +11,7 @@ from typing import Any
 from llmtrain_api.errors import ConfigError, DataError
 from llmtrain_api.run import RunSpec
 from llmtrain_api.stages.pretrain import Pretrain
+from llmtrain_trainer.cgroup import usable_cores
 from llmtrain_trainer.data import texts, tokens
 from llmtrain_trainer.data.stream import Stream, StreamWriter
 from llmtrain_trainer.data.texts import Document
@@ -22,7 +23,7 @@ TRAIN = "train"
 HELD_OUT = "evaluation"
 """The name of the stream that is held out."""
 
-_CHARACTERS_AT_ONCE = 500_000  # Enough to keep the tokenizer's threads busy, little to hold.
+_CHARACTERS_OF_A_CORE = 75_000  # Enough to keep it busy; the library takes 100 bytes a token.
 _BATCHES_AT_ONCE = 2  # The next one is encoded while the last one is written.
 _DOCUMENTS_AT_ONCE = 4096
 
@@ -54,7 +55,7 @@ def prepare(job: Job, tokenizer: Any, folder: Path) -> Account:
         _check_left(account, spec)
         streams = [Stream(folder, name) for name in (TRAIN, HELD_OUT)]
         _check_targets(account, *(len(stream.tokens) for stream in streams))
-        account.largest_id = max(int(s.tokens.max()) for s in streams if len(s.tokens))
+        account.largest_id = max(stream.kind.largest_id for stream in streams)
 
     return tokens.once(job, folder, fill)
 
@@ -64,7 +65,7 @@ def encode(
     documents: Iterable[Document],
     end: int | None,
     *,
-    characters_at_once: int = _CHARACTERS_AT_ONCE,
+    characters_at_once: int | None = None,
 ) -> Iterator[tuple[Document, list[int]]]:
     """Yields each document with its tokens, in order; one without any text has none.
 
@@ -74,12 +75,13 @@ def encode(
         documents: The documents.
         end: Token that every document ends with, unless the tokenizer has put it there; or none.
         characters_at_once: Characters of a batch, of which two are held; a document that has more
-            is a batch of its own.
+            is a batch of its own. Default: what keeps all cores busy.
     """
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()  # tokenizer.json may hold both; documents are taken as they are.
     backend.no_padding()
     encode_batch = backend.encode_batch_fast  # Lets other threads run.
+    characters = characters_at_once or _CHARACTERS_OF_A_CORE * usable_cores()
     waiting: deque[tuple[list[Document], Future[list[Any]]]] = deque()
 
     def first_of_those_waiting() -> Iterator[tuple[Document, list[int]]]:
@@ -91,7 +93,7 @@ def encode(
             yield document, ids
 
     with ThreadPoolExecutor(_BATCHES_AT_ONCE) as pool:
-        for batch in _batches(documents, characters_at_once):
+        for batch in _batches(documents, characters):
             waiting.append((batch, pool.submit(encode_batch, [each.text for each in batch])))
             if len(waiting) == _BATCHES_AT_ONCE:
                 yield from first_of_those_waiting()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from llmtrain_api.errors import ConfigError, DataError
 from llmtrain_api.run import RunSpec
+from llmtrain_trainer.data import stream
 from llmtrain_trainer.data.tokens import Account
 
 _MOST_PASSES = 1000
@@ -27,8 +28,18 @@ def counts(sizes: Sequence[int], weights: Sequence[float], *, to_the_last: bool)
     return [max(1, round(total * weight)) for weight in weights]
 
 
+def units(account: Account, spec: RunSpec) -> list[int]:
+    """Returns how many rows to train on each data set has; of running text, how many sequences."""
+    if spec.stage != "Pretrain":
+        return [dataset.train for dataset in account.datasets]
+    length = spec.require_training().max_length
+    return [stream.count_of(dataset.tokens, length) for dataset in account.datasets]
+
+
 def drawn(account: Account, spec: RunSpec) -> list[int] | None:
     """Returns how many rows of each data set an epoch has; none where all of them are taken once.
+
+    Of running text they are sequences of `training.maxLength` tokens.
 
     Raises:
         ConfigError: The weights repeat a data set without end.
@@ -37,22 +48,24 @@ def drawn(account: Account, spec: RunSpec) -> list[int] | None:
     weights = [dataset.weight for dataset in spec.datasets if dataset.weight is not None]
     if not weights:
         return None
-    for dataset in account.datasets:
-        if not dataset.train:
+    sizes = units(account, spec)
+    for dataset, size in zip(account.datasets, sizes, strict=True):
+        if not size:
             raise DataError(
                 dataset.uri,
                 f"has a weight, but of its {dataset.rows} rows none is left to train on",
                 "add rows, raise training.maxLength, or remove it",
             )
-    sizes = [dataset.train for dataset in account.datasets]
     to_the_last = spec.require_training().mixing == "AllExhausted"
     chosen = counts(sizes, weights, to_the_last=to_the_last)
-    _check_passes(account, weights, chosen)
+    _check_passes(account, sizes, weights, chosen)
     return chosen
 
 
-def _check_passes(account: Account, weights: Sequence[float], chosen: Sequence[int]) -> None:
-    passes = [count / each.train for count, each in zip(chosen, account.datasets, strict=True)]
+def _check_passes(
+    account: Account, sizes: Sequence[int], weights: Sequence[float], chosen: Sequence[int]
+) -> None:
+    passes = [count / size for count, size in zip(chosen, sizes, strict=True)]
     if max(passes) <= _MOST_PASSES:
         return
     often = passes.index(max(passes))
@@ -61,7 +74,7 @@ def _check_passes(account: Account, weights: Sequence[float], chosen: Sequence[i
     raise ConfigError(
         f"datasets[{often}].weight",
         f"with {weights[often]:g}, against {weights[last]:g} of {awaited.uri}, an epoch takes the"
-        f" {taken.train} rows of {taken.uri} {passes[often]:.0f} times, which is more than"
+        f" {sizes[often]} rows of {taken.uri} {passes[often]:.0f} times, which is more than"
         f" {_MOST_PASSES}",
         "bring the weights closer together, or set training.mixing: FirstExhausted",
     )
@@ -85,9 +98,22 @@ def rows(sizes: Sequence[int], chosen: Sequence[int], seed: int) -> list[int]:
     return numbers
 
 
-def summary(account: Account, chosen: Sequence[int]) -> list[dict[str, str | int | float]]:
-    """Returns what an epoch has of each data set, for the results."""
-    return [
-        {"uri": dataset.uri, "rows": count, "epochs": round(count / dataset.train, 4)}
-        for dataset, count in zip(account.datasets, chosen, strict=True)
-    ]
+def summary(
+    account: Account, spec: RunSpec, chosen: Sequence[int], *, epochs: float | None = None
+) -> list[dict[str, str | int | float]]:
+    """Returns what an epoch has of each data set, for the results.
+
+    Args:
+        account: The account of the rows.
+        spec: The run's spec.
+        chosen: What `drawn` says.
+        epochs: Epochs trained, which say how often each data set was gone through; none for that.
+    """
+    name = "sequences" if spec.stage == "Pretrain" else "rows"
+    told: list[dict[str, str | int | float]] = []
+    for dataset, size, count in zip(account.datasets, units(account, spec), chosen, strict=True):
+        passes = {"epochs": round(count / size, 4)}
+        if epochs is not None:
+            passes["epochs_trained"] = round(epochs * count / size, 4)
+        told.append({"uri": dataset.uri, name: count, **passes})
+    return told

@@ -39,6 +39,7 @@ class Kind(BaseModel):
     dtype: DType
     tokens: int
     documents: int
+    largest_id: int
     tokens_sha256: str
     documents_sha256: str
 
@@ -71,6 +72,7 @@ class StreamWriter:
                 dtype=self._dtype,
                 tokens=self._tokens.count,
                 documents=self._documents.count,
+                largest_id=self._tokens.largest,
                 tokens_sha256=self._tokens.sha256.hexdigest(),
                 documents_sha256=self._documents.sha256.hexdigest(),
             )
@@ -96,6 +98,7 @@ class _Numbers:
         self._open = ExitStack()
         self._file: IO[bytes] | None = None
         self.count = 0
+        self.largest = 0
         self.sha256 = hashlib.sha256()
 
     def __enter__(self) -> Self:
@@ -114,9 +117,10 @@ class _Numbers:
             self._flush()
 
     def _flush(self) -> None:
-        if self._file is not None:
+        if self._file is not None and self._waiting:
             self._file.write(self._waiting)
             self.sha256.update(self._waiting)
+            self.largest = max(self.largest, int(np.asarray(self._waiting).max()))
             self._waiting = array(self._waiting.typecode)
 
 
@@ -155,6 +159,11 @@ def _map(path: Path, dtype: str, count: int) -> NDArray[Any]:
     return np.memmap(path, dtype=dtype, mode="r")
 
 
+def count_of(tokens: int, length: int) -> int:
+    """Returns how many sequences of `length` a run of `tokens` is cut into; see `Sequences`."""
+    return -(-max(tokens - 1, 0) // length)
+
+
 class Sequences:
     """The sequences of `length` tokens of a stream, by their index; the last one may be shorter.
 
@@ -166,16 +175,19 @@ class Sequences:
         length: Tokens per sequence.
         isolate: Count positions from the start of each document, by which attention keeps the
             documents of a sequence apart.
+        part: The first token that counts, and the one after the last. Default: all.
     """
 
-    def __init__(self, stream: Stream, length: int, *, isolate: bool) -> None:
+    def __init__(
+        self, stream: Stream, length: int, *, isolate: bool, part: tuple[int, int] | None = None
+    ) -> None:
         self._stream = stream
         self._length = length
         self._isolate = isolate
+        self._first, self._end = part or (0, len(stream.tokens))
 
     def __len__(self) -> int:
-        targets = max(len(self._stream.tokens) - 1, 0)
-        return -(-targets // self._length)
+        return count_of(self._end - self._first, self._length)
 
     def __getitem__(self, index: int) -> dict[str, NDArray[np.int64]]:
         """Returns one sequence, in time that does not depend on the index.
@@ -187,8 +199,9 @@ class Sequences:
         """
         if not 0 <= index < len(self):
             raise IndexError(index)
-        first = index * self._length
-        window = self._stream.tokens[first : first + self._length + 1].astype(np.int64)
+        first = self._first + index * self._length
+        end = min(first + self._length + 1, self._end)
+        window = self._stream.tokens[first:end].astype(np.int64)
         ids, targets = window[: self._length], window[1:]
         if len(targets) < len(ids):
             targets = np.append(targets, IGNORED)

@@ -1,30 +1,29 @@
 """The rows of a run as token ids on disk, with an account of what happened to every row.
 
-One process of each node writes the files, the others wait for them: `datasets` maps them into
+One process of one node writes the files, the others wait for them: `datasets` maps them into
 memory, so that a node holds them once whatever its number of processes. They are a function of the
-data, the tokenizer and the spec; a restart in the same folder uses them again.
+data, the tokenizer and the spec, by which `tokenkey` names them; the launcher keeps them in storage
+for other nodes and later runs.
 """
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel
 
 from llmtrain_api.errors import DataError
-from llmtrain_api.stages.pretrain import Pretrain
 from llmtrain_api.stages.sft import SFT
-from llmtrain_trainer.data import rows
+from llmtrain_trainer.data import rows, tokenkey
 from llmtrain_trainer.data.chat import IGNORED, Encoder, Tokens
 from llmtrain_trainer.data.rows import Row
-from llmtrain_trainer.workdir import Job, write_atomically
+from llmtrain_trainer.workdir import ACCOUNT, Job, say, write_atomically
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -34,7 +33,7 @@ Encoded = tuple[bool, Mapping[str, Any]]
 
 ROWS_AT_ONCE = 1000  # Enough to keep the tokenizer's threads busy, little to hold.
 _POLL_SECONDS = 0.2
-_ACCOUNT = "account.json"
+_TELL_SECONDS = 2.0
 
 
 class DatasetAccount(BaseModel):
@@ -99,8 +98,20 @@ class Prepared:
 
     def account(self) -> Account | None:
         """Returns the account of the rows, or none while they are not all written."""
-        path = self.folder / _ACCOUNT
+        path = self.folder / ACCOUNT
         return Account.model_validate_json(path.read_bytes()) if path.is_file() else None
+
+    def account_of(self, job: Job) -> Account | None:
+        """Returns the account if it is that of a job's rows, under the names that they have there.
+
+        Another run may have written it, whose data lay elsewhere.
+        """
+        account = self.account()
+        if account is None or account.key != tokenkey.of(job):
+            return None
+        for dataset, file in zip(account.datasets, job.dataset_files, strict=True):
+            dataset.uri = file.uri
+        return account
 
 
 def prepare(job: Job, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Account:
@@ -170,49 +181,60 @@ def once(job: Job, folder: Path, fill: Callable[[Account], None]) -> Account:
     """Lets `fill` write the tokens of a job to `folder`, unless they are there already.
 
     Args:
-        job: What to do.
-        folder: What stands there of another job is deleted.
+        job: What to do. Where another node makes the tokens, this one waits for them.
+        folder: In the working folder. What stands there of another job is deleted.
         fill: Writes the files and counts what happens in the account that it is given.
     """
+    if not job.makes_tokens:
+        return wait_for(job, folder)
     folder.mkdir(parents=True, exist_ok=True)
-    key = _key(job)
-    account = Prepared(folder).account()
-    if account is not None and account.key == key:
-        return account
+    known = Prepared(folder).account_of(job)
+    if known is not None:
+        return known
     for stale in folder.iterdir():
         stale.unlink()
     account = Account(
-        key=key,
+        key=tokenkey.of(job),
         datasets=[DatasetAccount(uri=file.uri, sha256=file.sha256) for file in job.dataset_files],
     )
-    fill(account)
-    write_atomically(folder / _ACCOUNT, account.model_dump_json(indent=1))
+    with _telling(account, folder.parent):
+        fill(account)
+    write_atomically(folder / ACCOUNT, account.model_dump_json(indent=1))
     return account
+
+
+@contextmanager
+def _telling(account: Account, workdir: Path) -> Iterator[None]:
+    """Tells the launcher every few seconds how many rows there are so far."""
+    ended = threading.Event()
+
+    def tell() -> None:
+        while not ended.wait(_TELL_SECONDS):
+            rows_, count = account.total("rows"), account.total("tokens")
+            say(
+                workdir,
+                "Preparing",
+                f"turning rows into tokens ({rows_:,} rows, {count:,} tokens so far)",
+            )
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        teller.join()
 
 
 def wait_for(job: Job, folder: Path) -> Account:
-    """Waits until another process of this node has prepared `folder`; it ends us if it fails."""
-    key = _key(job)
-    while (account := Prepared(folder).account()) is None or account.key != key:
+    """Waits until the tokens of a job are in `folder`.
+
+    Another process of this node makes them, or the launcher brings them from another node; both end
+    us where they cannot.
+    """
+    while (account := Prepared(folder).account_of(job)) is None:
         time.sleep(_POLL_SECONDS)
     return account
-
-
-def _key(job: Job) -> str:
-    """Returns a digest of what the tokens follow from; the model's folder never changes."""
-    spec = job.run.spec
-    parts = [
-        spec.stage,
-        job.model_path,
-        [file.sha256 for file in job.dataset_files],
-        [dataset.to_dict() for dataset in spec.datasets],
-        spec.evaluation.fraction if spec.evaluation is not None else 0,
-        (spec.sft or SFT()).loss,
-        (spec.sft or SFT()).chat_template,
-        (spec.pretrain or Pretrain()).append_eos_token,
-        spec.require_training().max_length,
-    ]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _encode(

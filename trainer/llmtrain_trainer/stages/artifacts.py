@@ -50,7 +50,8 @@ def write(
     history = trainer.state.log_history
     numbers = results.collect(metrics, history, account, weights) | rewards.last(history)
     if (chosen := mixing.drawn(account, job.run.spec)) is not None:
-        numbers["data_mixing"] = mixing.summary(account, chosen)
+        epochs = trainer.state.epoch
+        numbers["data_mixing"] = mixing.summary(account, job.run.spec, chosen, epochs=epochs)
     _write_json(out / "results" / "all_results.json", numbers)
     drawn = plots.write_all(history, job.run.name, out / "plots")
     lineage = ancestry.with_run(ancestry.of_source(job), job.run, account.datasets, weights)

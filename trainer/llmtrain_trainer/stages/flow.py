@@ -51,7 +51,6 @@ else:
 
 logger = logging.getLogger(__name__)
 
-TOKENS = "tokens"
 _trainer: transformers.Trainer | None = None
 
 
@@ -102,12 +101,12 @@ class Parts:
     def train_rows(self) -> datasets.Dataset:
         """Returns the rows to train on, mapped into memory, by the weights of their data sets."""
         found = datasets.Dataset.from_file(str(self.prepared.train))
-        account, spec = self.prepared.account(), self.job.run.spec
+        account, spec = self.prepared.account_of(self.job), self.job.run.spec
         chosen = mixing.drawn(account, spec) if account is not None else None
         if account is None or chosen is None:
             return found
         if rank_of_process() == 0:
-            logger.info("rows of an epoch: %s", json.dumps(mixing.summary(account, chosen)))
+            logger.info("rows of an epoch: %s", json.dumps(mixing.summary(account, spec, chosen)))
         sizes = [dataset.train for dataset in account.datasets]
         return found.select(mixing.rows(sizes, chosen, spec.require_training().seed))
 
@@ -154,6 +153,9 @@ def run(job: Job, folder: Path, stage: Stage) -> ExitClass:
     global _trainer
     spec = job.run.spec
     _quiet_libraries()
+    if job.run.task == "Prepare":
+        _tokens(job, folder, load_tokenizer(job), stage)
+        return ExitClass.SUCCESS
     device = find_device()
     precision = choose_precision(spec.require_training().precision, device)
     arguments.check(spec)
@@ -173,7 +175,7 @@ def run(job: Job, folder: Path, stage: Stage) -> ExitClass:
     log = TrainingLog(folder)
     callbacks = [stop, Guard(), Checkpoints(folder), log]
     lora = lora_config(spec, model)
-    prepared = Prepared(folder / TOKENS)
+    prepared = Prepared(folder / workdir.TOKENS)
     trainer = _build(Parts(job, config, model, tokenizer, prepared, lora, callbacks), stage)
     _trainer = trainer
     trainer.log_of_training = log
@@ -210,10 +212,10 @@ def _say(folder: Path, message: str, activity: Any = "Loading") -> None:
 
 def _tokens(job: Job, folder: Path, tokenizer: Any, stage: Stage) -> Account:
     """Returns the account of the rows once their tokens are on this node's disk."""
-    _say(folder, "reading and tokenising the rows")
+    _say(folder, "turning rows into tokens", "Preparing")
     if local_rank_of_process() != 0:
-        return tokens.wait_for(job, folder / TOKENS)
-    account = stage.prepare(job, tokenizer, folder / TOKENS)
+        return tokens.wait_for(job, folder / workdir.TOKENS)
+    account = stage.prepare(job, tokenizer, folder / workdir.TOKENS)
     if rank_of_process() == 0:
         logger.info("rows: %s", account.summary())
     return account

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,16 @@ from torch.nn.utils.rnn import pad_sequence
 from llmtrain_api.errors import ConfigError
 from llmtrain_api.exits import ExitClass
 from llmtrain_api.stages.pretrain import Pretrain
-from llmtrain_trainer.data import corpus
+from llmtrain_trainer.data import corpus, mixing, shares
 from llmtrain_trainer.data.chat import IGNORED
+from llmtrain_trainer.data.shares import Mixed
 from llmtrain_trainer.data.stream import Sequences, Stream
+from llmtrain_trainer.failures import rank_of_process
 from llmtrain_trainer.stages import flow
 from llmtrain_trainer.stages.flow import Parts, Recorded, Stage
 from llmtrain_trainer.workdir import Job
+
+logger = logging.getLogger(__name__)
 
 _NOISE = 1e-3  # Of the largest logit: what may come from sums in another order.
 _ANY_TOKEN = 0  # Fills a batch up: no token attends to what comes after it, no loss falls there.
@@ -105,7 +111,7 @@ def _build(parts: Parts) -> Trainer:
         model=model,
         args=parts.config,
         data_collator=Collator(flat=flash and isolate),
-        train_dataset=Sequences(Stream(folder, corpus.TRAIN), length, isolate=isolate),
+        train_dataset=_sequences(parts, length, isolate=isolate),
         eval_dataset=held_out,
         processing_class=parts.tokenizer,
         callbacks=parts.callbacks,
@@ -113,6 +119,21 @@ def _build(parts: Parts) -> Trainer:
     if isolate:
         _check_isolation(trainer, parts.model.config.model_type)
     return trainer
+
+
+def _sequences(parts: Parts, length: int, *, isolate: bool) -> Sequences | Mixed:
+    """Returns the sequences of an epoch: all of them, or by the weights of their sources."""
+    account, spec = parts.prepared.account_of(parts.job), parts.job.run.spec
+    stream = Stream(parts.prepared.folder, corpus.TRAIN)
+    chosen = mixing.drawn(account, spec) if account is not None else None
+    if account is None or chosen is None:
+        return Sequences(stream, length, isolate=isolate)
+    if rank_of_process() == 0:
+        told = mixing.summary(account, spec, chosen)
+        logger.info("sequences of an epoch: %s", json.dumps(told))
+    sizes = [dataset.tokens for dataset in account.datasets]
+    seed = spec.require_training().seed
+    return shares.mix(stream, length, isolate=isolate, sizes=sizes, counts=chosen, seed=seed)
 
 
 def _check_isolation(trainer: Trainer, model_type: str) -> None:
