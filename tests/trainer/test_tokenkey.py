@@ -9,6 +9,7 @@ import jobs
 import pytest
 
 from llmtrain_trainer.data import tokenkey
+from llmtrain_trainer.inputs import Downloaded
 from llmtrain_trainer.workdir import InputFile, Job
 
 ROWS = [{"instruction": "Sort", "output": "red"}]
@@ -104,3 +105,14 @@ def test_another_version_of_the_code_counts(
     after = name(tmp_path / "b", {})
     tokenkey._code.cache_clear()
     assert after != before
+
+
+def test_what_tokens_do_not_follow_from_is_no_file_of_a_tokenizer() -> None:
+    names = (
+        *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json"),
+        *("model.safetensors", "model.safetensors.index.json", "README.md", "manifest.json"),
+        *("llmtrain-lineage.json", "generation_config.json"),
+    )
+    files = [InputFile(uri="", path=f"/model/{name}", size=1, etag="", sha256="") for name in names]
+    found = Downloaded(Path("/model"), None, files, []).tokenizer_files
+    assert [Path(file.path).name for file in found] == list(names[:4])

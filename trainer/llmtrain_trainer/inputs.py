@@ -27,7 +27,7 @@ from llmtrain_trainer.workdir import InputFile
 
 _PARALLEL = 16
 _LARGE = 64 * 1024 * 1024  # From this size on, one object at a time fills the line.
-_NO_TOKENIZER = ("README.md", "generation_config.json", "manifest.json")
+_NO_TOKENIZER = ("README.md", "generation_config.json", "manifest.json", "llmtrain-lineage.json")
 _OTHER_WEIGHTS = (".bin", ".h5", ".msgpack", ".ckpt.index", ".gguf", ".onnx", ".pt", ".pth", ".ot")
 
 
