@@ -187,7 +187,7 @@ class Dataset(ApiModel):
     format: Literal[
         "Text", "Alpaca", "ShareGPT", "Messages", "PromptCompletion", "Preference", "KTO", "Any"
     ]
-    """How a row reads. `Text`: `text`, for the stages Tokenizer and Pretrain. `Alpaca`:
+    """How a row reads. `Text`: `text`, for the stages Tokenizer, Pretrain and Evaluate. `Alpaca`:
     `instruction`, `output`, optional `input`, `system` and `history`. `ShareGPT`: `conversations`,
     a list of `from` and `value`, optional `system` and `tools`. `Messages`: `messages`, a list of
     `role` and `content` as in the OpenAI format, optional `tools`. `PromptCompletion`: `prompt` and

@@ -1,4 +1,4 @@
-"""`LLMTrainRun`: one model, trained once."""
+"""`LLMTrainRun`: one model, trained or measured once."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from llmtrain_api.references import (
 )
 from llmtrain_api.runrules import RULES
 from llmtrain_api.stages.custom import Custom
+from llmtrain_api.stages.evaluate import Evaluate
 from llmtrain_api.stages.preference import DPO, KTO, Reward
 from llmtrain_api.stages.pretrain import Architecture, Pretrain, TokenizerSource
 from llmtrain_api.stages.sft import SFT
@@ -74,7 +75,7 @@ _DATASETS_DIFFER = Rule(
 )
 
 
-Stage = Literal["Tokenizer", "Pretrain", "SFT", "DPO", "KTO", "Reward", "Custom"]
+Stage = Literal["Tokenizer", "Pretrain", "SFT", "DPO", "KTO", "Reward", "Custom", "Evaluate"]
 
 
 class RestartPolicy(ApiModel):
@@ -96,7 +97,8 @@ class RunSpec(ApiModel):
     stage: Stage
     """The kind of training. `Tokenizer`: a new tokenizer. `Pretrain`: running text, from nothing or
     from a model. `SFT`: supervised fine-tuning. `DPO`, `KTO`: alignment with preferences. `Reward`:
-    a reward model. `Custom`: a command of one's own."""
+    a reward model. `Custom`: a command of one's own. `Evaluate`: no training; loss, and answers
+    held against those wanted."""
 
     model: Model | None = None
     """The model that training starts from. Required, except for `Tokenizer`, for `Pretrain` with
@@ -136,6 +138,9 @@ class RunSpec(ApiModel):
     custom: Custom | None = None
     """Settings of `stage: Custom`, and required there."""
 
+    evaluate: Evaluate | None = None
+    """Settings of `stage: Evaluate`."""
+
     prepare: Prepare | None = None
     """How rows become tokens. Default: on the first node, kept under `output.uri`."""
 
@@ -144,7 +149,8 @@ class RunSpec(ApiModel):
     trained as a whole."""
 
     training: Training | None = None
-    """How training runs. Required, except for `Tokenizer` and `Custom`, which take none."""
+    """How training runs. Required, except for `Tokenizer`, `Custom` and `Evaluate`, which take
+    none."""
 
     checkpoint: Checkpoint = Checkpoint()
     """Checkpoints from which the run goes on."""
@@ -241,6 +247,23 @@ class RunSpec(ApiModel):
     def preparing(self) -> Prepare:
         """`prepare`, or its defaults."""
         return self.prepare or Prepare()
+
+    @property
+    def max_length(self) -> int:
+        """Longest row in tokens."""
+        if self.stage == "Evaluate":
+            return self.require_evaluate().max_length
+        return self.require_training().max_length
+
+    @property
+    def chat_template(self) -> str | None:
+        """The chat template that the spec chooses, by name or in Jinja; none for the model's."""
+        block = self.evaluate if self.stage == "Evaluate" else self.sft
+        return block.chat_template if block is not None else None
+
+    def require_evaluate(self) -> Evaluate:
+        """Returns `evaluate`, with its defaults where the spec of such a stage has none."""
+        return self.evaluate or Evaluate()
 
     def require_training(self) -> Training:
         """Returns `training`, which a rule holds every stage that trains by itself to."""

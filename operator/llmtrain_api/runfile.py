@@ -30,6 +30,7 @@ SPEC_FIELDS_THAT_MAKE_THE_RESULT = (
     "kto",
     "reward",
     "custom",
+    "evaluate",
     "tuning",
     "training",
     "output",

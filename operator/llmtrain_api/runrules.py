@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from llmtrain_api.customrules import CUSTOM_RULES
+from llmtrain_api.evaluaterules import EVALUATE_RULES
 from llmtrain_api.markers import Rule
 
 FORMATS = {
@@ -16,6 +17,7 @@ FORMATS = {
     "KTO": ("KTO",),
     "Reward": ("Preference",),
     "Custom": ("Any",),
+    "Evaluate": ("Alpaca", "ShareGPT", "Messages", "PromptCompletion", "Text"),
 }
 """The formats of rows that a stage reads."""
 
@@ -27,6 +29,7 @@ _BLOCKS = {
     "KTO": "kto",
     "Reward": "reward",
     "Custom": "custom",
+    "Evaluate": "evaluate",
 }
 """The block of settings that belongs to a stage."""
 
@@ -34,7 +37,7 @@ _BLOCKS = {
 _FROM_NOTHING = ("Tokenizer", "Custom")
 """The stages that need no model."""
 
-_WITHOUT_TRAINING = ("Tokenizer", "Custom")
+_WITHOUT_TRAINING = ("Tokenizer", "Custom", "Evaluate")
 """The stages that take neither `training` nor `tuning`."""
 
 
@@ -301,6 +304,7 @@ RULES = (
     *_PREFERENCE_RULES,
     *_WEIGHT_RULES,
     *CUSTOM_RULES,
+    *EVALUATE_RULES,
     _BATCH_RULE,
     _MERGE_RULE,
 )

@@ -24,11 +24,17 @@ class Model(ApiModel):
     rules: ClassVar = (ONE_SOURCE,)
 
     uri: Uri | None = None
-    """Folder of a Hugging Face model: `config.json`, safetensors weights and the tokenizer. Exactly
-    one of `uri` and `fromRun` must be set."""
+    """Folder of a Hugging Face model: `config.json`, safetensors weights and the tokenizer. For
+    `stage: Evaluate` also a checkpoint of a run with all weights trained. Exactly one of `uri` and
+    `fromRun` must be set."""
 
     from_run: ModelFromRun | None = None
     """The model of another run in this namespace, once that run has succeeded."""
+
+    adapter_uri: Uri | None = None
+    """Folder of a LoRA adapter to put on the model, for `stage: Evaluate` only: `adapter/` or a
+    checkpoint of a run, or any that PEFT has written. Its tokenizer is used where it has one.
+    Default: the model as it is."""
 
 
 class LoRA(ApiModel):

@@ -16,7 +16,11 @@ from llmtrain_operator.diagnosis import step_of
 from llmtrain_operator.reasons import Reason
 from llmtrain_operator.snapshot import Lineage, Obstacle, RunKey, RunView
 
-STAGES_WITHOUT_MODEL = ("Tokenizer",)
+STAGES_WITHOUT: dict[SourceField, tuple[str, ...]] = {
+    "model": ("Tokenizer", "Evaluate"),
+    "tokenizer": ("Evaluate",),
+}
+"""The stages whose runs make no such thing."""
 MAX_SHOWN = 5
 """Runs of a circle that are named."""
 
@@ -91,8 +95,8 @@ def _words_on_waiting(field: str, run: RunView) -> str:
 def _why_useless(field: SourceField, named: FromRun, run: RunView) -> str:
     """Returns why nothing can start from a run, however it ends; empty if something can."""
     stage = run.spec.get("stage")
-    if field == "model" and stage in STAGES_WITHOUT_MODEL:
-        return f"is of stage {stage} and makes no model: name a run that trains one"
+    if stage in STAGES_WITHOUT[field]:
+        return f"is of stage {stage} and makes no {field}: name a run that trains one"
     if not _only_adapter(run, named):
         return ""
     if _step(named) is not None:

@@ -57,6 +57,7 @@ def test_no_two_mistakes_have_one_name() -> None:
         ("KTO", "kto"),
         ("Reward", "reward"),
         ("Custom", "custom"),
+        ("Evaluate", "evaluate"),
     ],
 )
 def test_a_block_is_taken_by_its_stage_alone(owner: str, block: str, stage: str) -> None:

@@ -94,6 +94,7 @@ def test_the_order_of_fields_does_not_count() -> None:
 NOT_ALONE = {
     *("stage", "model", "architecture", "tokenizer", "tokenizerTraining", "tuning", "training"),
     *("tuning.method", "sft", "custom", "model.fromRun", "tokenizer.fromRun"),
+    "evaluate.predict.doSample",
 }
 """What cannot change by itself in `everything`; its `sft` is as good as none."""
 

@@ -254,6 +254,33 @@ _OF_A_COMMAND = (
     Mistake("a launcher that does not exist", {"custom.launcher": "mpirun"}, "Custom"),
 )
 
+_OF_AN_EVALUATION = (
+    Mistake(
+        "training where a model is only measured", {"training": good()["training"]}, "Evaluate"
+    ),
+    Mistake("tuning where a model is only measured", {"tuning": {"method": "LoRA"}}, "Evaluate"),
+    Mistake("rows held out where all are measured", {"evaluation": {"fraction": 0.1}}, "Evaluate"),
+    Mistake(
+        "a merged adapter where nothing is trained",
+        {"output.export": {"mergeAdapter": True}},
+        "Evaluate",
+    ),
+    Mistake("an adapter to train on", {"model.adapterUri": "s3://runs/sft/adapter/"}),
+    Mistake(
+        "answers to running text",
+        {
+            "datasets": [{"uri": "s3://data/books.jsonl", "format": "Text"}],
+            "evaluate": {"predict": {}},
+        },
+        "Evaluate",
+    ),
+    Mistake("no new tokens", {"evaluate": {"predict": {"maxNewTokens": 0}}}, "Evaluate"),
+    *(
+        Mistake(f"{name} without sampling", {"evaluate": {"predict": {name: 1}}}, "Evaluate")
+        for name in ("temperature", "topP", "topK")
+    ),
+)
+
 _WRONG_BLOCKS = tuple(
     Mistake(f"{block} with stage {stage}", {block: everything(owner)[block]}, stage)
     for owner, block, stage in (
@@ -264,6 +291,7 @@ _WRONG_BLOCKS = tuple(
         ("KTO", "kto", "DPO"),
         ("Reward", "reward", "KTO"),
         ("Custom", "custom", "SFT"),
+        ("Evaluate", "evaluate", "SFT"),
     )
 )
 _WRONG_FORMATS = tuple(
@@ -280,6 +308,7 @@ _WRONG_FORMATS = tuple(
         ("KTO", "Preference"),
         ("Reward", "Messages"),
         ("Custom", "Text"),
+        ("Evaluate", "Preference"),
     )
 )
 
@@ -288,6 +317,7 @@ MISTAKES = (
     *_OF_A_SOURCE,
     *_OF_A_BLOCK,
     *_OF_A_COMMAND,
+    *_OF_AN_EVALUATION,
     *_WRONG_BLOCKS,
     *_WRONG_FORMATS,
 )

@@ -46,6 +46,10 @@ _GOOD: dict[str, Spec] = {
     },
     "Reward": {**_MODEL, "datasets": [{"uri": "s3://data/pairs.jsonl", "format": "Preference"}]},
     "Custom": {"custom": {"command": ["python3", "train.py"]}},
+    "Evaluate": {
+        "model": {"uri": "s3://models/smollm2-135m/"},
+        "datasets": [{"uri": "s3://data/alpaca.jsonl", "format": "Alpaca"}],
+    },
 }
 
 
@@ -257,6 +261,28 @@ _EVERYTHING: dict[str, Spec] = {
             "launcher": "None",
         },
     },
+    "Evaluate": {
+        "model": {"uri": "s3://models/smollm2-135m/", "adapterUri": "s3://runs/sft/adapter/"},
+        "datasets": [{"uri": "s3://data/alpaca.jsonl", "format": "Alpaca"}],
+        "evaluation": REMOVE,
+        "evaluate": {
+            "batchSize": 4,
+            "maxLength": 512,
+            "loss": "AllTokens",
+            "chatTemplate": "chatml",
+            "precision": "BF16",
+            "seed": 1,
+            "predict": {
+                "maxNewTokens": 64,
+                "doSample": True,
+                "temperature": 0.7,
+                "topP": 0.9,
+                "topK": 40,
+                "numBeams": 2,
+                "repetitionPenalty": 1.1,
+            },
+        },
+    },
 }
 
 
@@ -289,6 +315,7 @@ OTHER_VALUES: dict[str, Any] = {
     "model.fromRun": REMOVE,
     "model.fromRun.name": "other",
     "model.fromRun.checkpoint": "Final",
+    "model.adapterUri": REMOVE,
     "architecture": REMOVE,
     "architecture.family": "qwen2",
     "architecture.hiddenSize": 128,
@@ -360,6 +387,21 @@ OTHER_VALUES: dict[str, Any] = {
     "prepare.job.resources.requests": {"memory": "16Gi"},
     "prepare.job.nodeSelector": {"pool": "other"},
     "prepare.job.tolerations": [],
+    "evaluate": REMOVE,
+    "evaluate.batchSize": 8,
+    "evaluate.maxLength": 256,
+    "evaluate.loss": "LastAnswerOnly",
+    "evaluate.chatTemplate": "llama3",
+    "evaluate.precision": "FP32",
+    "evaluate.seed": 2,
+    "evaluate.predict": REMOVE,
+    "evaluate.predict.maxNewTokens": 32,
+    "evaluate.predict.doSample": False,
+    "evaluate.predict.temperature": 0.8,
+    "evaluate.predict.topP": 0.8,
+    "evaluate.predict.topK": 20,
+    "evaluate.predict.numBeams": 4,
+    "evaluate.predict.repetitionPenalty": 1.2,
     "tuning": REMOVE,
     "tuning.method": "Full",
     "tuning.lora": REMOVE,

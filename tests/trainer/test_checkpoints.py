@@ -2,13 +2,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import jobs
 import pytest
 
-from llmtrain_api.errors import StorageError
+from llmtrain_api.errors import DataError, StorageError
 from llmtrain_api.training import Storage
 from llmtrain_trainer import checkpoints
 from llmtrain_trainer.records import CheckpointManifest
 from llmtrain_trainer.storage import Folder, open_folder
+from llmtrain_trainer.workdir import InputFile
 
 
 @pytest.fixture
@@ -219,3 +221,86 @@ def test_a_local_checkpoint_is_whole_when_all_local_ranks_have_said_so(tmp_path:
     (tmp_path / "checkpoint-tmp").mkdir()
     found = checkpoints.local_checkpoints(tmp_path, [2, 3], lambda rank: f"done-{rank}")
     assert [folder.name for folder in found] == ["checkpoint-20", "checkpoint-100"]
+
+
+CHECKPOINT_URI = "s3://runs/a/checkpoints/10-a1r0"
+
+
+def downloaded(output: Folder, tmp_path: Path) -> dict[str, InputFile]:
+    """Returns the files of a checkpoint that a run reads as a model, by name."""
+    source = tmp_path / "work" / "10-a1r0"
+    source.mkdir(parents=True)
+    (source / "model.safetensors").write_text("weights")
+    part = checkpoints.upload_part(output, "10-a1r0", source, 0)
+    manifest = CheckpointManifest(
+        name="10-a1r0",
+        attempt=1,
+        restart=0,
+        step=10,
+        samples=0,
+        seed=0,
+        world_size=1,
+        spec_hash="",
+        created_at="2026-01-01T00:00:00Z",
+        files=part.files,
+    )
+    checkpoints.publish(output, manifest)
+    folder = tmp_path / "out" / "checkpoints" / "10-a1r0"
+    files = [path for path in folder.iterdir() if path.is_file()]
+    return {path.name: jobs.input_file(path, f"{CHECKPOINT_URI}/{path.name}") for path in files}
+
+
+def test_a_checkpoint_that_is_read_as_a_model_is_held_against_its_manifest(
+    output: Folder, tmp_path: Path
+) -> None:
+    files = downloaded(output, tmp_path)
+    assert {"model.safetensors", "manifest.json"} <= files.keys()
+    checkpoints.check_whole(CHECKPOINT_URI, list(files.values()))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        pytest.param(
+            "manifest.json",
+            None,
+            f"{CHECKPOINT_URI}: has no manifest.json, so this checkpoint is not whole",
+            id="no manifest",
+        ),
+        pytest.param(
+            "model.safetensors",
+            None,
+            f"{CHECKPOINT_URI}/model.safetensors: it is not there",
+            id="no weights",
+        ),
+        pytest.param(
+            "model.safetensors",
+            "weighty",
+            f"{CHECKPOINT_URI}/model.safetensors: its SHA-256 is",
+            id="other weights",
+        ),
+        pytest.param(
+            "manifest.json",
+            "{}",
+            f"{CHECKPOINT_URI}/manifest.json: is not that of a checkpoint",
+            id="another manifest",
+        ),
+    ],
+)
+def test_a_checkpoint_that_is_not_whole_is_not_read_as_a_model(
+    name: str, change: str | None, message: str, output: Folder, tmp_path: Path
+) -> None:
+    files = downloaded(output, tmp_path)
+    if change is None:
+        del files[name]
+    else:
+        path = Path(files[name].path)
+        path.write_text(change)
+        files[name] = jobs.input_file(path, files[name].uri)
+    with pytest.raises(DataError) as raised:
+        checkpoints.check_whole(CHECKPOINT_URI, list(files.values()))
+    assert message in str(raised.value)
+
+
+def test_a_folder_that_is_no_checkpoint_has_no_manifest() -> None:
+    checkpoints.check_whole("s3://models/smollm2-135m", [])

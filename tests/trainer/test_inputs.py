@@ -108,6 +108,19 @@ def test_inputs_are_downloaded_with_their_hashes(laptop: Laptop, output: Folder)
     assert told[-1] == f"downloading file://{laptop.home}/data/rows.jsonl (0/0 MB)"
 
 
+def test_an_adapter_is_downloaded_beside_its_base(laptop: Laptop, output: Folder) -> None:
+    adapter = laptop.home / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    model = {"uri": f"file://{laptop.home}/model", "adapterUri": f"file://{adapter}/"}
+    run = laptop.run(stage="Evaluate", model=model, tuning=None, training=None)
+    frozen = inputs.freeze(output, run)
+    fetched = inputs.fetch(run, frozen, laptop.home / "scratch", ignore)
+    assert fetched.adapter is not None
+    assert [path.name for path in fetched.adapter.iterdir()] == ["adapter_config.json"]
+    assert f"file://{adapter}/adapter_config.json" in {file.uri for file in fetched.all_files}
+
+
 def test_what_is_on_disk_is_not_downloaded_again(laptop: Laptop, output: Folder) -> None:
     run = laptop.run()
     frozen = inputs.freeze(output, run)

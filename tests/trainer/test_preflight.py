@@ -141,3 +141,144 @@ def test_a_model_that_lacks_something_is_refused(
     with pytest.raises(error) as raised:
         check_model(model(tmp_path, **files), spec())
     assert message in str(raised.value)
+
+
+ADAPTER = {"peft_type": "LORA", "task_type": "CAUSAL_LM"}
+ADAPTER_URI = "s3://runs/sft/adapter"
+
+
+def evaluation(**evaluate: Any) -> RunSpec:
+    """Returns the spec of an evaluation with an adapter."""
+    return RunSpec.model_validate(
+        {
+            "stage": "Evaluate",
+            "model": {"uri": "s3://models/tiny/", "adapterUri": ADAPTER_URI},
+            "datasets": [{"uri": "s3://data/rows.jsonl", "format": "Alpaca"}],
+            "evaluate": {"maxLength": 128, **evaluate},
+            "output": {"uri": "s3://runs/evaluate/"},
+        }
+    )
+
+
+def adapter(folder: Path, **files: str | None) -> Path:
+    """Writes an adapter's files; a value of None leaves one out."""
+    folder.mkdir()
+    content: dict[str, str | None] = {
+        "adapter_config.json": json.dumps(ADAPTER),
+        "adapter_model.safetensors": WEIGHTS,
+    }
+    content |= {name.replace("__", "."): text for name, text in files.items()}
+    for name, text in content.items():
+        if text is not None:
+            (folder / name).write_text(text)
+    return folder
+
+
+def test_an_adapter_is_taken_with_the_tokenizer_of_its_base(tmp_path: Path) -> None:
+    check_model(model(tmp_path), evaluation(), adapter(tmp_path / "adapter"))
+
+
+def test_an_adapter_may_bring_the_chat_template_that_its_base_lacks(tmp_path: Path) -> None:
+    folder = adapter(tmp_path / "adapter", tokenizer__json="{}", chat_template__jinja="x")
+    check_model(model(tmp_path, chat_template__jinja=None), evaluation(), folder)
+
+
+def test_a_template_of_the_spec_counts(tmp_path: Path) -> None:
+    folder = model(tmp_path, chat_template__jinja=None)
+    check_model(folder, evaluation(chatTemplate="chatml"))
+
+
+@pytest.mark.parametrize(
+    ("files", "error", "message"),
+    [
+        pytest.param(
+            {"adapter_config__json": None},
+            DataError,
+            f"{ADAPTER_URI}: has no adapter_config.json",
+            id="no configuration",
+        ),
+        pytest.param(
+            {"adapter_model__safetensors": None},
+            DataError,
+            f"{ADAPTER_URI}: has no adapter_model.safetensors: name the folder of a LoRA adapter",
+            id="no weights",
+        ),
+        pytest.param(
+            {"adapter_model__safetensors": WEIGHTS[:-1]},
+            DataError,
+            f"{ADAPTER_URI}, adapter_model.safetensors: is cut or damaged",
+            id="torn weights",
+        ),
+        pytest.param(
+            {"adapter_config__json": '{"peft_type": "PROMPT_TUNING"}'},
+            ConfigError,
+            f"model.adapterUri: {ADAPTER_URI} is no LoRA adapter",
+            id="another kind of adapter",
+        ),
+        pytest.param(
+            {"adapter_config__json": json.dumps({**ADAPTER, "task_type": "SEQ_CLS"})},
+            ConfigError,
+            f"model.adapterUri: {ADAPTER_URI} is the adapter of a reward model",
+            id="the adapter of a reward model",
+        ),
+        pytest.param(
+            {"tokenizer__json": "{}"},
+            ConfigError,
+            f"model.uri: the tokenizer of {ADAPTER_URI} has no chat template, and"
+            " s3://data/rows.jsonl has the format Alpaca, which is rendered by one: use an"
+            " instruction model, set evaluate.chatTemplate",
+            id="a tokenizer without a chat template",
+        ),
+    ],
+)
+def test_an_adapter_that_lacks_something_is_refused(
+    files: dict[str, str | None], error: type[LLMTrainError], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(error) as raised:
+        check_model(model(tmp_path), evaluation(), adapter(tmp_path / "adapter", **files))
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("files", "evaluate", "message"),
+    [
+        pytest.param(
+            {"config__json": None, "adapter_config__json": "{}"},
+            {},
+            "model.uri: s3://models/tiny/ holds an adapter, not a model: name its base model here",
+            id="an adapter in the place of its base",
+        ),
+        pytest.param(
+            {"config__json": json.dumps({"architectures": ["LlamaForSequenceClassification"]})},
+            {},
+            "model.uri: s3://models/tiny/ is a LlamaForSequenceClassification, such as stage Reward"
+            " makes, which writes no text",
+            id="a reward model",
+        ),
+        pytest.param(
+            {},
+            {"maxLength": 512},
+            "evaluate.maxLength: 512 tokens are more than the model's context of 256: use at most",
+            id="rows longer than the context",
+        ),
+        pytest.param(
+            {},
+            {"predict": {"maxNewTokens": 129}},
+            "evaluate.predict.maxNewTokens: 129 tokens after prompts of up to 128"
+            " (evaluate.maxLength) are more than the model's context of 256: use at most 128",
+            id="answers longer than the context",
+        ),
+        pytest.param(
+            {},
+            {"maxLength": 256, "predict": {}},
+            "the model's context of 256: use a smaller evaluate.maxLength",
+            id="no room for answers",
+        ),
+    ],
+)
+def test_a_model_that_cannot_be_measured_is_refused(
+    files: dict[str, str | None], evaluate: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        check_model(model(tmp_path, **files), evaluation(**evaluate))
+    assert message in str(raised.value)

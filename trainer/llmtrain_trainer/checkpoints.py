@@ -14,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from llmtrain_api.errors import DataError, StorageError
 from llmtrain_api.layout import CHECKPOINTS, MANIFEST
 from llmtrain_trainer.lineage import lineage, to_delete
@@ -28,6 +30,7 @@ from llmtrain_trainer.records import (
 )
 from llmtrain_trainer.storage import Folder
 from llmtrain_trainer.transfer import download, upload
+from llmtrain_trainer.workdir import InputFile
 
 TOMBSTONE = "tombstone.json"
 _NAME = re.compile(r"\d+-a\d+r\d+")  # As `layout.checkpoint_name` makes it.
@@ -156,6 +159,43 @@ def _download_verified(output: Folder, name: str, file: CheckpointFile, path: Pa
                 output.uri_of(key),
                 f"its SHA-256 is {digest}, not {file.sha256} as its manifest says",
                 "nothing to do: an older checkpoint is used",
+            )
+
+
+def check_whole(uri: str, files: Sequence[InputFile]) -> None:
+    """Holds a run's checkpoint that another run reads as a model against its manifest.
+
+    A folder that is not named like a checkpoint passes.
+
+    Args:
+        uri: The folder, without a slash at its end.
+        files: What was downloaded, of this folder and others.
+
+    Raises:
+        DataError: It has no manifest, or a file is not the one that the manifest names.
+    """
+    if not _NAME.fullmatch(uri.rpartition("/")[2]):
+        return
+    found = {file.uri.removeprefix(f"{uri}/"): file for file in files}
+    if MANIFEST not in found:
+        raise DataError(
+            uri, f"has no {MANIFEST}, so this checkpoint is not whole", "name another one"
+        )
+    try:
+        manifest = CheckpointManifest.model_validate_json(Path(found[MANIFEST].path).read_bytes())
+    except ValidationError as error:
+        raise DataError(
+            f"{uri}/{MANIFEST}", "is not that of a checkpoint", "name another checkpoint"
+        ) from error
+    for file in manifest.files:
+        present = found.get(file.key)
+        if present is None and file.key.endswith(".safetensors"):
+            raise DataError(f"{uri}/{file.key}", "it is not there", "name another checkpoint")
+        if present is not None and present.sha256 != file.sha256:
+            raise DataError(
+                present.uri,
+                f"its SHA-256 is {present.sha256}, not {file.sha256} as its manifest says",
+                "name another checkpoint",
             )
 
 

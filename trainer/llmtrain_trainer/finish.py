@@ -38,7 +38,7 @@ TRAINER_LOG = "results/trainer_log.jsonl"
 """The training log of all attempts, in one file."""
 _PACKAGES = (
     *("llmtrain", "torch", "transformers", "trl", "peft", "accelerate", "datasets"),
-    *("tokenizers", "safetensors", "numpy"),
+    *("tokenizers", "safetensors", "numpy", "sacrebleu", "rouge-score", "jieba"),
 )
 _PARALLEL = 4
 

@@ -42,9 +42,12 @@ class Downloaded:
     """Folder of the reference model, where one is named."""
 
     model_files: list[InputFile]
-    """The files of both folders."""
+    """The files of all these folders."""
 
     dataset_files: list[InputFile]
+
+    adapter: Path | None = None
+    """Folder of the adapter, where one is named."""
 
     @property
     def tokenizer_files(self) -> list[InputFile]:
@@ -68,11 +71,14 @@ def model_folders(spec: RunSpec) -> dict[str, str]:
     for name, stage in (("dpo", spec.dpo), ("kto", spec.kto)):
         if stage is not None:
             found[f"{name}.referenceModel.uri"] = stage.reference_model
-    return {
+    folders = {
         field: named.uri.rstrip("/")
         for field, named in found.items()
         if named is not None and named.uri is not None  # A run file names no other runs.
     }
+    if spec.model is not None and spec.model.adapter_uri is not None:
+        folders["model.adapterUri"] = spec.model.adapter_uri.rstrip("/")
+    return folders
 
 
 def list_inputs(run: RunFile) -> FrozenInputs:
@@ -207,7 +213,8 @@ def fetch(
         dataset_files += _fetch_dataset(run, frozen, index, scratch, tell)
     model = paths.get("model.uri") or paths.get("tokenizer.uri")
     reference = paths.get("dpo.referenceModel.uri") or paths.get("kto.referenceModel.uri")
-    return Downloaded(model, reference, model_files, dataset_files)
+    adapter = paths.get("model.adapterUri")
+    return Downloaded(model, reference, model_files, dataset_files, adapter)
 
 
 def _without_weights(frozen: FrozenInputs) -> FrozenInputs:

@@ -149,6 +149,7 @@ def _train(
         restart=start.restart,
         node=node.index,
         model_path=str(inputs.model or ""),
+        adapter_path=str(inputs.adapter or ""),
         reference_path=str(inputs.reference or ""),
         model_files=inputs.model_files,
         dataset_files=inputs.dataset_files,

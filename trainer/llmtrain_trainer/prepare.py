@@ -14,7 +14,8 @@ from llmtrain_api.exits import ExitClass
 from llmtrain_api.layout import CHECKPOINTS, MANIFEST, restart_record
 from llmtrain_api.runfile import RunFile
 from llmtrain_trainer import checkpoints, inputs, owner, preflight
-from llmtrain_trainer.data import rows, texts
+from llmtrain_trainer.data import rows
+from llmtrain_trainer.data.sources import read
 from llmtrain_trainer.inputs import Downloaded
 from llmtrain_trainer.records import (
     CheckpointManifest,
@@ -131,15 +132,15 @@ def fetch_and_check(output: Folder, run: RunFile, scratch: Path, tell: Tell) -> 
     if run.spec.stage == "Custom":  # What it must look like only the command knows.
         return downloaded
     tell("checking the model and the rows")
+    for uri in inputs.model_folders(run.spec).values():
+        checkpoints.check_whole(uri, downloaded.model_files)
     if downloaded.model is not None and weights:
-        preflight.check_model(downloaded.model, run.spec)
+        preflight.check_model(downloaded.model, run.spec, downloaded.adapter)
     if downloaded.reference is not None:
         uri = next(uri for field, uri in inputs.model_folders(run.spec).items() if "ref" in field)
         length = run.spec.require_training().max_length
         preflight.check_size(downloaded.reference, uri, length, "the reference model")
-    running_text = run.spec.stage in ("Tokenizer", "Pretrain")
-    reader = texts.of_dataset if running_text else rows.read
-    rows.check(downloaded.dataset_files, run.spec, reader)
+    rows.check(downloaded.dataset_files, run.spec, read)
     return downloaded
 
 

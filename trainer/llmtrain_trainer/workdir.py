@@ -71,6 +71,9 @@ class Job(ApiModel):
     model_path: str = ""
     """Folder with the downloaded model, or with the tokenizer of a new one; empty for neither."""
 
+    adapter_path: str = ""
+    """Folder with the downloaded adapter; empty for none."""
+
     reference_path: str = ""
     """Folder with the downloaded reference model; empty for none."""
 
@@ -88,6 +91,12 @@ class Job(ApiModel):
 
     resume_from: str | None = None
     """Folder of a verified checkpoint, or none to start from step 0."""
+
+    @property
+    def tokenizer_path(self) -> str:
+        """Folder with the tokenizer: the adapter's where it brings one, else the model's."""
+        brings_one = self.adapter_path and (Path(self.adapter_path) / "tokenizer.json").is_file()
+        return self.adapter_path if brings_one else self.model_path
 
 
 ActivityName = Literal["Preparing", "Loading", "Training", "Evaluating", "Saving", "Finishing"]

@@ -75,6 +75,10 @@ def _run_stage(job: Job, folder: Path) -> ExitClass:
             from llmtrain_trainer.stages import dpo
 
             return dpo.run(job, folder)
+        case "Evaluate":
+            from llmtrain_trainer.stages import evaluate
+
+            return evaluate.run(job, folder)
         case "KTO":
             from llmtrain_trainer.stages import kto
 

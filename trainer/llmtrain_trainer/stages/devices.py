@@ -81,11 +81,13 @@ def find_device() -> Device:
     return Device("cuda", torch.cuda.get_device_name(), bf16=bf16)
 
 
-def choose_precision(asked: Literal["Auto", "BF16", "FP32"], device: Device) -> Precision:
+def choose_precision(
+    asked: Literal["Auto", "BF16", "FP32"], device: Device, field: str = "training.precision"
+) -> Precision:
     """Returns the number format of the forward and backward pass.
 
     `BF16` on a CPU is honoured (autocast works there, slowly); on a GPU without bf16 units it is
-    refused.
+    refused. `field` is where it stands in the spec.
 
     Raises:
         ConfigError: `BF16` was asked of a GPU that does not compute in it.
@@ -94,7 +96,7 @@ def choose_precision(asked: Literal["Auto", "BF16", "FP32"], device: Device) -> 
         return "BF16" if device.bf16 else "FP32"
     if asked == "BF16" and device.kind == "cuda" and not device.bf16:
         raise ConfigError(
-            "training.precision",
+            field,
             f"{device.name} does not compute in bf16",
             "use precision: Auto or FP32, or GPUs of the Ampere generation or later",
         )

@@ -22,7 +22,7 @@ from accelerate.utils import gather_object
 from peft import LoraConfig
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainingArguments
 
-from llmtrain_api.errors import ConfigError, DataError
+from llmtrain_api.errors import ConfigError
 from llmtrain_api.exits import ExitClass
 from llmtrain_api.progress import Resolved
 from llmtrain_api.run import RunSpec
@@ -40,7 +40,13 @@ from llmtrain_trainer.stages.callbacks import (
     check_weights,
 )
 from llmtrain_trainer.stages.devices import Device, Precision, choose_precision, find_device
-from llmtrain_trainer.stages.loading import load_model, load_tokenizer, lora_config, new_model
+from llmtrain_trainer.stages.loading import (
+    check_embeddings,
+    load_model,
+    load_tokenizer,
+    lora_config,
+    new_model,
+)
 from llmtrain_trainer.stages.samples import SampleRecorder
 from llmtrain_trainer.workdir import Job, say, write_atomically
 
@@ -169,7 +175,7 @@ def run(job: Job, folder: Path, stage: Stage) -> ExitClass:
         model = new_model(spec, tokenizer, device, precision)
         count, rows = model.num_parameters(), model.config.vocab_size
         _say(folder, f"a new model of {count:,} parameters, with {rows:,} embedding rows")
-    _check_vocabulary(model, account, spec)
+    check_embeddings(model, account.largest_id, spec.source_uri)
     stop = StopOnRequest(folder)
     # The guard stands before all that saves or logs.
     log = TrainingLog(folder)
@@ -219,18 +225,6 @@ def _tokens(job: Job, folder: Path, tokenizer: Any, stage: Stage) -> Account:
     if rank_of_process() == 0:
         logger.info("rows: %s", account.summary())
     return account
-
-
-def _check_vocabulary(model: PreTrainedModel, account: Account, spec: RunSpec) -> None:
-    """Holds the tokens against the embeddings: a GPU only says "device-side assert triggered"."""
-    embeddings = next(model.get_input_embeddings().parameters()).shape[0]
-    if account.largest_id >= embeddings:
-        raise DataError(
-            spec.source_uri,
-            f"its tokenizer makes token {account.largest_id}, but the model has only {embeddings}"
-            " embeddings",
-            "upload the tokenizer that belongs to the model",
-        )
 
 
 def _build(parts: Parts, stage: Stage) -> Recorded:

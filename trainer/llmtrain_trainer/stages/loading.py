@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import logging
+import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from peft import LoraConfig
-from safetensors import SafetensorError
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from llmtrain_api.errors import ConfigError, DataError
@@ -24,6 +28,8 @@ from llmtrain_trainer.stages.devices import (
 )
 from llmtrain_trainer.workdir import Job
 
+logger = logging.getLogger(__name__)
+
 
 def load_tokenizer(job: Job) -> Any:
     """Returns the tokenizer, with the chat template that the spec chooses.
@@ -33,15 +39,15 @@ def load_tokenizer(job: Job) -> Any:
         DataError: transformers cannot load it.
     """
     tokenizer = _read_tokenizer(job)
-    sft = job.run.spec.sft
-    if sft is not None and sft.chat_template is not None:
-        tokenizer.chat_template = templates.resolve(sft.chat_template, tokenizer)
+    chosen = job.run.spec.chat_template
+    if chosen is not None:
+        tokenizer.chat_template = templates.resolve(chosen, tokenizer)
     return tokenizer
 
 
 def _read_tokenizer(job: Job) -> Any:
     try:
-        return AutoTokenizer.from_pretrained(job.model_path)
+        return AutoTokenizer.from_pretrained(job.tokenizer_path)
     except MemoryError:
         raise
     except Exception as error:  # The Rust library below raises plain Exception.
@@ -73,7 +79,8 @@ def load_model(
     """
     spec = job.run.spec
     flash = importlib.util.find_spec("flash_attn") is not None
-    in_bf16 = base_weights_in_bf16(spec.method, precision)
+    frozen = spec.stage == "Evaluate"  # As a whole, so that nothing of it must be kept in fp32.
+    in_bf16 = base_weights_in_bf16("LoRA" if frozen else spec.method, precision)
     try:
         model: PreTrainedModel = auto.from_pretrained(
             job.model_path,
@@ -88,6 +95,68 @@ def load_model(
             "name the folder of a causal language model that this version of transformers knows",
         ) from error
     return model
+
+
+def put_adapter(model: PreTrainedModel, job: Job) -> PreTrainedModel:
+    """Returns the model with the job's adapter on it, which it computes with from then on.
+
+    Raises:
+        ConfigError: The adapter is not of this model.
+    """
+    source = job.run.spec.model
+    uri = (source and source.adapter_uri) or ""
+    _compare_base(job, uri)
+    try:
+        with warnings.catch_warnings():
+            # PEFT only warns of layers that get no adapter, since a file may hold a part of one.
+            warnings.filterwarnings("error", message="(?s).*missing adapter keys")
+            adapted: Any = PeftModel.from_pretrained(model, job.adapter_path)
+        _check_placed(adapted, Path(job.adapter_path) / "adapter_model.safetensors")
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, KeyError, UserWarning, SafetensorError) as error:
+        raise ConfigError(
+            "model.adapterUri",
+            f"{uri} does not fit {job.run.spec.source_uri} ({str(error)[:300]})",
+            "name the model that it was trained on as model.uri",
+        ) from error
+    whole: PreTrainedModel = adapted.get_base_model()
+    return whole
+
+
+def _check_placed(adapted: PeftModel, file: Path) -> None:
+    """Holds that the model has a layer for each part of an adapter; PEFT passes over the others."""
+    with safe_open(file, "pt") as stored:
+        names: list[str] = stored.keys()
+        parts = {name for name in names if "lora_" in name}
+    placed = get_peft_model_state_dict(adapted, save_embedding_layers=False).keys()
+    if lost := sorted(parts - placed):
+        raise ValueError(f"it has no place for {len(lost)} of {len(parts)} parts: {lost[0]}")
+
+
+def _compare_base(job: Job, uri: str) -> None:
+    """Warns where an adapter says that it was trained on a model in another place."""
+    config = json.loads((Path(job.adapter_path) / "adapter_config.json").read_bytes())
+    trained_on = str(config.get("base_model_name_or_path"))
+    used = job.run.spec.source_uri
+    if trained_on.rstrip("/") != used.rstrip("/"):
+        logger.warning("%s was trained on %s and is put on %s", uri, trained_on, used)
+
+
+def check_embeddings(model: PreTrainedModel, largest_id: int, uri: str) -> None:
+    """Holds the tokens against the embeddings: a GPU only says "device-side assert triggered".
+
+    Raises:
+        DataError: The tokenizer has more tokens than the model.
+    """
+    embeddings = next(model.get_input_embeddings().parameters()).shape[0]
+    if largest_id >= embeddings:
+        raise DataError(
+            uri,
+            f"its tokenizer makes token {largest_id}, but the model has only {embeddings}"
+            " embeddings",
+            "upload the tokenizer that belongs to the model",
+        )
 
 
 def new_model(

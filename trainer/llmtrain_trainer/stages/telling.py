@@ -45,9 +45,9 @@ class Telling:
         logger.info("%s: %s", activity.lower(), message)
         say(self._folder, activity, message)
 
-    def log(self, done: int, total: int) -> None:
-        """Writes a line of the training log."""
-        line = log_line(done, total, time.monotonic() - self._begin)
+    def log(self, done: int, total: int, **numbers: float) -> None:
+        """Writes a line of the training log, with `numbers` beside how far it is."""
+        line = log_line(done, total, time.monotonic() - self._begin) | numbers
         with (self._folder / workdir.TRAINER_LOG).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
