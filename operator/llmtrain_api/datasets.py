@@ -43,6 +43,17 @@ _SPEAKERS = {
     "tool_call": "function_call",
 }
 
+Metric = Literal[
+    "loss",
+    "perplexity",
+    "mean_token_accuracy",
+    "rewards/accuracies",
+    "rewards/margins",
+    "accuracy",
+    "margin",
+]
+"""What held-out rows measure, by the names of transformers and TRL."""
+
 CONVERSATIONS = ("ShareGPT", "Messages")
 """The formats whose turns name who speaks."""
 
@@ -233,8 +244,41 @@ class Dataset(ApiModel):
         return chosen or default
 
 
+def _needs(name: str, field: str, other_name: str, other_field: str, advice: str) -> Rule:
+    """Returns the rule that one field of `evaluation` is set only beside another."""
+    return Rule(
+        f"!has(self.{name}) || has(self.{other_name})",
+        lambda it: not getattr(it, field) or getattr(it, other_field) is not None,
+        advice,
+        at=name,
+    )
+
+
 class Evaluation(ApiModel):
     """Loss on rows that are held out of training; for `Tokenizer`, how well it encodes them."""
+
+    rules: ClassVar = (
+        _needs(
+            "metricForBestModel",
+            "metric_for_best_model",
+            "everySteps",
+            "every_steps",
+            "set everySteps too: the best model is one of those that are evaluated on the way",
+        ),
+        _needs(
+            "earlyStoppingPatience",
+            "early_stopping_patience",
+            "metricForBestModel",
+            "metric_for_best_model",
+            "set metricForBestModel too, such as loss: it says what has to get better",
+        ),
+        Rule(
+            "!self.loadBestModelAtEnd || has(self.metricForBestModel)",
+            lambda it: not it.load_best_model_at_end or it.metric_for_best_model is not None,
+            "set metricForBestModel too, such as loss: it says which model is the best",
+            at="loadBestModelAtEnd",
+        ),
+    )
 
     fraction: Annotated[
         float,
@@ -247,10 +291,32 @@ class Evaluation(ApiModel):
     """Share of the rows held out, between 0 and 1. Which rows is a function of their content, so
     the split stays the same when rows are added, moved or repeated."""
 
+    group_by: _Name | None = None
+    """A column of the rows, such as `conversation_id`: all rows with the same value in it are held
+    out, or none of them, so that nothing of a conversation that is trained on is measured.
+    `fraction` is then the share of these values. Default: each row by itself."""
+
     every_steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     """Optimizer steps between two evaluations; not for `Tokenizer`. Default: only once, at the
     end."""
 
+    at_start: bool = False
+    """Evaluate before the first step too, transformers' `eval_on_start`; not for `Tokenizer`."""
+
     batch_size: Annotated[int, Field(ge=1, le=4096)] | None = None
     """Rows per process and forward pass; not for `Tokenizer`. Default: `training.microBatchSize`.
     """
+
+    metric_for_best_model: Metric | None = None
+    """What tells the best model. Whenever it gets better a checkpoint is saved, which
+    `checkpoint.keep` leaves in storage. `loss` and `perplexity` are the better the lower they are,
+    the others the higher. SFT and Pretrain have `loss`, `perplexity` and `mean_token_accuracy`, DPO
+    `loss`, `mean_token_accuracy`, `rewards/accuracies` and `rewards/margins`, KTO `loss` and
+    `rewards/margins`, Reward `loss`, `accuracy` and `margin`. Default: none is sought."""
+
+    early_stopping_patience: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Training ends after this many evaluations in a row that found no better model. Default: it
+    never ends early."""
+
+    load_best_model_at_end: bool = False
+    """The run's result is the best model, not the last one. Default: the last one."""

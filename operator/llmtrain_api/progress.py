@@ -35,6 +35,10 @@ class Progress(ApiModel):
     eval_loss: float | None = None
     """Loss on the held-out rows at the last evaluation."""
 
+    best_step: _Count | None = None
+    """Optimizer steps after which the model was best, where `evaluation.metricForBestModel` says
+    what that is."""
+
     learning_rate: float | None = None
     """Learning rate of the last step."""
 

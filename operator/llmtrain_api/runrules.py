@@ -8,6 +8,7 @@ from typing import Any
 from llmtrain_api.customrules import CUSTOM_RULES
 from llmtrain_api.evaluaterules import EVALUATE_RULES
 from llmtrain_api.markers import Rule
+from llmtrain_api.orderrules import ORDER_RULES
 
 FORMATS = {
     "Tokenizer": ("Text",),
@@ -305,6 +306,7 @@ RULES = (
     *_WEIGHT_RULES,
     *CUSTOM_RULES,
     *EVALUATE_RULES,
+    *ORDER_RULES,
     _BATCH_RULE,
     _MERGE_RULE,
 )

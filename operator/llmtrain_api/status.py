@@ -99,6 +99,9 @@ class RunProgress(ApiModel):
     eval_loss: _Short | None = None
     """Loss on the held-out rows."""
 
+    best_step: int | None = None
+    """Optimizer steps after which the model was best by `evaluation.metricForBestModel`."""
+
     learning_rate: _Short | None = None
     """Learning rate, such as `1.8e-05`."""
 

@@ -147,6 +147,11 @@ class Training(ApiModel):
     `FirstExhausted`: until one data set is used up, so that none repeats. `AllExhausted`: until all
     are, the others repeated. Default: `FirstExhausted`."""
 
+    group_by_length: bool = False
+    """Put rows of about the same length into the same batch, for less padding: rows are shuffled,
+    cut into groups of up to 50 global batches, and sorted in each. For SFT without packing, DPO and
+    Reward. Default: off, as in transformers."""
+
     learning_rate: Annotated[
         float,
         Rule(

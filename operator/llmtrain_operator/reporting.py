@@ -57,6 +57,7 @@ def _numbers(progress: Progress) -> dict[str, Any]:
         "epoch": f"{progress.epoch:.2f}",
         "loss": _rounded(progress.loss),
         "eval_loss": _rounded(progress.eval_loss),
+        "best_step": progress.best_step,
         "learning_rate": _rounded(progress.learning_rate, digits=2),
         "tokens_per_second": _whole(progress.tokens_per_second),
         "tokens_per_second_per_device": _whole(progress.tokens_per_second_per_device),

@@ -92,6 +92,36 @@ _OF_ANY_STAGE = (
     Mistake("a chat template that has no name", {"sft": {"chatTemplate": "ChatML"}}),
     Mistake("nothing held out by an evaluation", {"evaluation": {"fraction": 0}}),
     Mistake("everything held out by an evaluation", {"evaluation": {"fraction": 1}}),
+    Mistake(
+        "the best model of a run that is evaluated once",
+        {"evaluation": {"fraction": 0.1, "metricForBestModel": "loss"}},
+    ),
+    Mistake(
+        "patience without a metric",
+        {"evaluation": {"fraction": 0.1, "everySteps": 5, "earlyStoppingPatience": 2}},
+    ),
+    Mistake(
+        "the best model without a metric",
+        {"evaluation": {"fraction": 0.1, "everySteps": 5, "loadBestModelAtEnd": True}},
+    ),
+    *(
+        Mistake(
+            f"a metric that {stage} does not have",
+            {"evaluation": {"fraction": 0.1, "everySteps": 5, "metricForBestModel": metric}},
+            stage,
+        )
+        for stage, metric in (
+            ("Pretrain", "rewards/margins"),
+            ("SFT", "accuracy"),
+            ("DPO", "perplexity"),
+            ("KTO", "rewards/accuracies"),
+            ("Reward", "mean_token_accuracy"),
+        )
+    ),
+    Mistake("groups of lengths in pretraining", {"training.groupByLength": True}, "Pretrain"),
+    Mistake(
+        "groups of lengths of packed rows", {"training.groupByLength": True, "sft.packing": True}
+    ),
     Mistake("a tuning method that does not exist", {"tuning.method": "QLoRA"}),
     Mistake("adapter settings with full tuning", {"tuning": {"method": "Full", "lora": {}}}),
     Mistake("an adapter rank of 0", {"tuning.lora": {"rank": 0}}),
@@ -205,6 +235,11 @@ _OF_A_BLOCK = (
     Mistake(
         "a tokenizer that is evaluated in batches",
         {"evaluation": {"fraction": 0.1, "batchSize": 2}},
+        "Tokenizer",
+    ),
+    Mistake(
+        "a tokenizer that is evaluated at the start",
+        {"evaluation": {"fraction": 0.1, "atStart": True}},
         "Tokenizer",
     ),
     Mistake("a tokenizer on two nodes", {"workers.nodes": 2}, "Tokenizer"),

@@ -133,7 +133,16 @@ _WORKERS: Spec = {
     "podTemplate": {"metadata": {"annotations": {"team": "nlp"}}},
 }
 _AROUND: Spec = {
-    "evaluation": {"fraction": 0.1, "everySteps": 50, "batchSize": 2},
+    "evaluation": {
+        "fraction": 0.1,
+        "groupBy": "conversation",
+        "everySteps": 50,
+        "atStart": True,
+        "batchSize": 2,
+        "metricForBestModel": "loss",
+        "earlyStoppingPatience": 5,
+        "loadBestModelAtEnd": True,
+    },
     "checkpoint": {"everySteps": 100, "keep": 3},
     "output": {"uri": "s3://runs/everything/"},
     "workers": _WORKERS,
@@ -164,7 +173,12 @@ _AROUND: Spec = {
 _EVERYTHING: dict[str, Spec] = {
     "SFT": {
         **changed(_FROM_MODEL, "tuning.lora.dropout", 0.1),
-        "training": {"epochs": 3, **_TRAINING, "mixing": "AllExhausted"},
+        "training": {
+            "epochs": 3,
+            **_TRAINING,
+            "mixing": "AllExhausted",
+            "groupByLength": False,
+        },
         "datasets": [
             {"uri": "s3://data/a.jsonl", "format": "Alpaca", "weight": 0.7},
             {"uri": "s3://data/b.jsonl", "format": "Messages", "weight": 0.3},
@@ -335,8 +349,13 @@ OTHER_VALUES: dict[str, Any] = {
     ],
     "evaluation": REMOVE,
     "evaluation.fraction": 0.2,
-    "evaluation.everySteps": REMOVE,
+    "evaluation.groupBy": REMOVE,
+    "evaluation.everySteps": 100,
+    "evaluation.atStart": False,
     "evaluation.batchSize": 4,
+    "evaluation.metricForBestModel": "perplexity",
+    "evaluation.earlyStoppingPatience": REMOVE,
+    "evaluation.loadBestModelAtEnd": False,
     "tokenizerTraining": REMOVE,
     "tokenizerTraining.algorithm": "BPE",
     "tokenizerTraining.vocabSize": 16_000,
@@ -417,6 +436,7 @@ OTHER_VALUES: dict[str, Any] = {
     "training.microBatchSize": 2,
     "training.maxLength": 1024,
     "training.mixing": "FirstExhausted",
+    "training.groupByLength": True,
     "training.learningRate": 2.0e-4,
     "training.lrSchedulerType": "linear",
     "training.warmupSteps": 10,

@@ -68,6 +68,11 @@ def mapped(changes: dict[str, Any] | None = None, device: Device = CPU) -> dict[
             id="evaluation every few steps",
         ),
         pytest.param(
+            {"evaluation": {"fraction": 0.1, "atStart": True}, "training.groupByLength": True},
+            {"eval_on_start": True, "train_sampling_strategy": "group_by_length"},
+            id="evaluation at the start, and rows of one length together",
+        ),
+        pytest.param(
             {"training.warmupSteps": 0.1, "training.lrSchedulerType": "cosine"},
             {"warmup_steps": 0.1, "lr_scheduler_type": "cosine"},
             id="schedules by transformers' names",

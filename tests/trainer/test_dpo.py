@@ -297,7 +297,7 @@ def test_the_reference_script_is_short_and_imports_nothing_of_ours() -> None:
 )
 def test_the_curves_equal_plain_trl_bit_for_bit(processes: int, tmp_path: Path) -> None:
     tiny.build_model(tmp_path / "model")
-    rows = tiny.preference_rows(120)
+    rows = tiny.preference_rows(116)  # 100 to train on: the last step of an epoch has 4.
     for number, row in enumerate(rows):
         if number % 3 == 0:
             row["prompt"].insert(0, {"role": "system", "content": "Sort."})
@@ -325,7 +325,8 @@ def test_the_curves_equal_plain_trl_bit_for_bit(processes: int, tmp_path: Path) 
         for prefix in ("", "eval_")
         for name in ("rewards/chosen", "rewards/margins", "rewards/accuracies", "logps/chosen")
     ]
-    exactness.compare(ours, theirs, {name: name for name in names} | {"lr": "learning_rate"})
+    curves = {name: name for name in names} | {"lr": "learning_rate"}
+    exactness.compare(ours, theirs, curves, processes)
     adapter = "adapter/adapter_model.safetensors"
     assert exactness.sha256(tmp_path / "out" / adapter) == exactness.sha256(
         tmp_path / "theirs" / adapter

@@ -181,7 +181,7 @@ def test_the_curves_equal_plain_trl_bit_for_bit(processes: int, tmp_path: Path) 
             "completion": row["completion"][0]["content"],
             "label": row["label"],
         }
-        for row in tiny.judged_rows(120)
+        for row in tiny.judged_rows(110)  # 92 to train on: the last step of an epoch has 4.
     ]
     for row in rows[::7]:  # Cut.
         row["completion"] = "red " * 60
@@ -195,7 +195,8 @@ def test_the_curves_equal_plain_trl_bit_for_bit(processes: int, tmp_path: Path) 
     }
     ours, theirs = exactness.run_both(tmp_path, processes, "kto_reference.py", spec)
     names = ["loss", "grad_norm", "eval_loss", "kl", "eval_kl"]
-    exactness.compare(ours, theirs, {name: name for name in names} | {"lr": "learning_rate"})
+    curves = {name: name for name in names} | {"lr": "learning_rate"}
+    exactness.compare(ours, theirs, curves, processes)
     weights = "model/model.safetensors"
     assert exactness.sha256(tmp_path / "out" / weights) == exactness.sha256(
         tmp_path / "theirs" / weights

@@ -102,6 +102,13 @@ def test_lineage(
         pytest.param(
             [manifest("10-a1r0")], {"10-a1r0": CORRUPT}, 1, [], id="the last one never goes"
         ),
+        pytest.param(
+            [*ONE_LINE, manifest("40-a1r0", "30-a1r0").model_copy(update={"best": "10-a1r0"})],
+            {},
+            1,
+            ["20-a1r0", "30-a1r0"],
+            id="the best one stays, as the newest names it",
+        ),
     ],
 )
 def test_what_is_deleted(

@@ -27,7 +27,7 @@ def exact_changes(folder: Path) -> dict[str, Any]:
             {"uri": f"file://{folder}/text.jsonl", "format": "Text"},
             {"uri": f"file://{folder}/text.txt", "format": "Text"},
         ],
-        "evaluation": {"fraction": 0.2, "everySteps": 18},
+        "evaluation": exactness.EVALUATION,
         "training": {**exactness.TRAINING, "maxLength": 48},
     }
 
@@ -52,7 +52,7 @@ def test_the_loss_curve_equals_plain_transformers_bit_for_bit(
         files=(jsonl.name, txt.name),
     )
     curves = {"loss": "loss", "grad_norm": "grad_norm", "lr": "learning_rate"}
-    exactness.compare(lines, history, curves | {"eval_loss": "eval_loss"})
+    exactness.compare(lines, history, curves | {"eval_loss": "eval_loss"}, processes)
     assert max(line["epoch"] for line in lines) > 2, "the short last sequence was trained"
     weights = "model/model.safetensors"
     assert exactness.sha256(tmp_path / "out" / weights) == exactness.sha256(

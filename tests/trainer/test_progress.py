@@ -54,9 +54,9 @@ def line(step: int, **values: float) -> str:
             id="how well the devices are used",
         ),
         pytest.param(
-            [line(5, loss=2.0), line(5, eval_loss=1.5), line(6, loss=1.9)],
+            [line(5, loss=2.0), line(5, eval_loss=1.5, best_step=5), line(6, loss=1.9)],
             None,
-            Progress(step=6, total_steps=100, loss=1.9, eval_loss=1.5),
+            Progress(step=6, total_steps=100, loss=1.9, eval_loss=1.5, best_step=5),
             id="the evaluation's loss stays until the next one",
         ),
         pytest.param(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -50,6 +51,20 @@ def test_speed_and_memory_are_those_of_the_attempt() -> None:
 
 def test_a_run_without_evaluation_has_no_perplexity() -> None:
     assert "perplexity" not in collect({}, HISTORY[:2], ACCOUNT, "cafe")
+
+
+def test_the_numbers_are_those_of_the_model_that_is_the_result() -> None:
+    history = [
+        {"eval_loss": 1.0, "step": 10},
+        {"eval_loss": 1e9, "eval_perplexity": math.inf, "step": 20},
+    ]
+    best = {"best_metric": "eval_loss", "best_step": 10, "best_value": 1.0, "model_step": 10}
+    numbers = collect(best, history, ACCOUNT, "cafe")
+    assert {name: numbers[name] for name in best} == best
+    assert (numbers["eval_loss"], numbers["total_steps"]) == (1.0, 20)
+    last = collect({}, history, ACCOUNT, "cafe")
+    assert last["perplexity"] == last["eval_perplexity"] == "Infinity"
+    assert json.loads(json.dumps(last, allow_nan=False)) == last
 
 
 def test_mean_loss_of_nothing_is_nothing() -> None:

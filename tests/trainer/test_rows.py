@@ -317,3 +317,26 @@ def test_check_reads_every_file(tmp_path: Path) -> None:
     rows.check(files[:1], run)
     with pytest.raises(DataError, match=r"bad\.jsonl, line 1"):
         rows.check(files, run)
+
+
+def test_rows_of_one_group_are_held_out_together() -> None:
+    numbered: list[dict[str, Any]] = [
+        {"prompt": str(number), "completion": "x", "chat": number // 5} for number in range(2000)
+    ]
+    grouped = {"evaluation": {"fraction": 0.1, "groupBy": "chat"}}
+    chosen = RunSpec.model_validate(jobs.small_spec(grouped))
+    sides: dict[int, set[bool]] = {}
+    for row in numbered:
+        sides.setdefault(row["chat"], set()).add(rows.falls_out("row", row, chosen, row))
+    assert all(len(side) == 1 for side in sides.values())
+    assert 20 < sum(side == {True} for side in sides.values()) < 60
+
+
+@pytest.mark.parametrize("row", [{"prompt": "a"}, {"prompt": "a", "chat": None}])
+def test_a_row_without_its_group_is_refused(row: dict[str, Any]) -> None:
+    chosen = RunSpec.model_validate(
+        jobs.small_spec({"evaluation": {"fraction": 0.1, "groupBy": "chat"}})
+    )
+    message = "line 3: has no `chat`, by which rows are held out together: add it to every row"
+    with pytest.raises(DataError, match=message):
+        rows.falls_out("line 3", row, chosen, row)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -158,3 +159,21 @@ def test_what_waits_for_a_lost_peer_does_not_hold_the_end(
     assert not bench.open().drain(60, 0.1, Stop(), nothing)
     assert time.monotonic() - began < 5
     assert "the parts of nodes [1] did not arrive" in bench.said[0]
+
+
+def test_each_manifest_names_the_best_checkpoint_so_far(bench: Bench) -> None:
+    evaluation = {"fraction": 0.1, "everySteps": 10, "metricForBestModel": "loss"}
+    run = bench.job.run.model_dump(by_alias=True)
+    run["spec"]["evaluation"] = evaluation
+    bench.job = Job.model_validate({**bench.job.model_dump(by_alias=True), "run": run})
+    losses = {10: 3.0, 20: 1.0, 30: 2.0, 40: 2.0}
+    bench.save(*losses)
+    for last in losses:
+        logs = [{"eval_loss": losses[step], "step": step} for step in losses if step <= last]
+        state = bench.workdir / "out" / f"checkpoint-{last}" / "trainer_state.json"
+        state.write_text(json.dumps({"log_history": logs}))
+    assert bench.open().drain(5, 5, Stop(), nothing)
+    manifests, _ = checkpoints.read_manifests(bench.output)
+    named = {each.step: each.best for each in manifests}
+    assert named == {10: "10-a1r0", 20: "20-a1r0", 30: "20-a1r0", 40: "20-a1r0"}
+    assert checkpoints.prune(bench.output, keep=1) == ["10-a1r0", "30-a1r0"]

@@ -156,6 +156,7 @@ def _train(
         tokenizer_files=tuple(inputs.tokenizer_files),
         makes_tokens=tokencarrier.makes_tokens(node.run.spec.stage, node.index),
         resume_from=str(settled.resume_from) if settled.resume_from else None,
+        best_from=str(settled.best_from) if settled.best_from else None,
     )
     is_custom = node.run.spec.stage == "Custom"
     if is_custom:
@@ -166,7 +167,8 @@ def _train(
     write_atomically(workdir / JOB, job.model_dump_json(by_alias=True, indent=2))
     if node.index == 0:
         _ship_the_log(node, start, workdir)
-    saver = _saver(node, job, start, workdir)
+    best = settled.checkpoints[0].best if settled.checkpoints else None
+    saver = _saver(node, job, start, workdir, best)
     watch = _watch(node, job, gang, carrier.check)
     # A Job that only makes tokens has no curves.
     told = processes.services(node.run.spec.tracking) if node.index == 0 else []
@@ -184,7 +186,7 @@ def _train(
     return verdict
 
 
-def _saver(node: Node, job: Job, start: Start, workdir: Path) -> Saver:
+def _saver(node: Node, job: Job, start: Start, workdir: Path, best: str | None) -> Saver:
     """Starts to carry checkpoints to storage; those of a command are looked for first."""
     is_custom = node.run.spec.stage == "Custom"
     return Saver(
@@ -197,6 +199,7 @@ def _saver(node: Node, job: Job, start: Start, workdir: Path) -> Saver:
         # A next attempt logs from the checkpoint on, so what came before must be in storage.
         first=node.shipper.ship,
         look=custom.Checkpoints(job, workdir).take if is_custom else None,
+        best=best,
     )
 
 

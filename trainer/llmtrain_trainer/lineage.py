@@ -56,9 +56,13 @@ def _line_of(
 def to_delete(
     manifests: Sequence[CheckpointManifest], tombstones: Mapping[str, Tombstone], keep: int
 ) -> list[str]:
-    """Returns the names of the checkpoints to delete, so that the `keep` best ones stay.
+    """Returns the names of the checkpoints to delete, so that the `keep` newest ones stay.
 
-    Nothing is deleted while no checkpoint is usable.
+    So does the one with the best model, as the newest of them names it. Nothing is deleted while no
+    checkpoint is usable.
     """
-    kept = {each.name for each in lineage(manifests, tombstones)[:keep]}
-    return sorted({each.name for each in manifests} - kept) if kept else []
+    kept = lineage(manifests, tombstones)[:keep]
+    if not kept:
+        return []
+    names = {each.name for each in kept} | {kept[0].best}
+    return sorted({each.name for each in manifests} - names)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmtrain_api.errors import ConfigError, LLMTrainError
+from llmtrain_api.errors import ConfigError, DataError, LLMTrainError
 from llmtrain_api.exits import ExitClass
 from llmtrain_api.layout import CHECKPOINTS, MANIFEST, restart_record
 from llmtrain_api.runfile import RunFile
@@ -54,6 +54,9 @@ class Settled:
     checkpoints: Sequence[CheckpointManifest] = ()
     """The usable checkpoints in storage, newest first; node 0 only."""
 
+    best_from: Path | None = None
+    """Folder of the best checkpoint, where it is another one and the run wants it at the end."""
+
 
 def settle(
     output: Folder, run: RunFile, node: int, scratch: Path, tell: Tell
@@ -84,7 +87,10 @@ def settle(
     )
     owner.begin(output, start)
     checkpoints.delete_torn(output, before=(attempt, _RESTART))
-    return Settled(start, best.folder, best.line) if best else Settled(start)
+    if best is None:
+        return Settled(start)
+    best_from = _fetch_best(output, run, best.line[0], scratch, node, tell)
+    return Settled(start, best.folder, best.line, best_from)
 
 
 def _follow(
@@ -115,7 +121,34 @@ def _follow(
         raise PeerLostError(f"{output.uri_of(key)}: node 0 chose it, and it is gone")
     tell(f"downloading checkpoint {manifest.name}")
     folder = checkpoints.download_checkpoint(output, manifest, scratch, node=node)
-    return Settled(start, folder)
+    best_from = _fetch_best(output, run, manifest, scratch, node, tell)
+    return Settled(start, folder, best_from=best_from)
+
+
+def _fetch_best(
+    output: Folder,
+    run: RunFile,
+    newest: CheckpointManifest,
+    scratch: Path,
+    node: int,
+    tell: Tell,
+) -> Path | None:
+    """Downloads the best checkpoint so far, where the run wants its weights at the end."""
+    evaluation = run.spec.evaluation
+    if evaluation is None or not evaluation.load_best_model_at_end:
+        return None
+    if newest.best in (None, newest.name):
+        return None
+    manifest = read_record(output, f"{CHECKPOINTS}/{newest.best}/{MANIFEST}", CheckpointManifest)
+    if manifest is None:
+        tell(f"the best checkpoint, {newest.best}, is gone: the result may be a later model")
+        return None
+    tell(f"downloading checkpoint {manifest.name}, the best one")
+    try:
+        return checkpoints.download_checkpoint(output, manifest, scratch, node=node)
+    except DataError as error:  # The run can go on without it, and says what it trained at last.
+        tell(f"the best checkpoint is of no use: {error}")
+        return None
 
 
 def fetch_and_check(output: Folder, run: RunFile, scratch: Path, tell: Tell) -> Downloaded:

@@ -29,6 +29,7 @@ def progress_of(lines: Sequence[str], before: Progress | None) -> Progress | Non
             "epoch": _finite(values.get("epoch")),
             "loss": _finite(values.get("loss")),
             "eval_loss": _finite(values.get("eval_loss")),
+            "best_step": values.get("best_step"),
             "learning_rate": _finite(values.get("lr")),
             "tokens_per_second": _finite(values.get("throughput")),
             "tokens_per_second_per_device": _finite(values.get("throughput_per_device")),

@@ -120,12 +120,15 @@ class CheckpointManifest(ApiModel):
     restart: int
     step: int
     samples: int | None = None
-    """Rows (packed sequences) consumed so far; not known of a command of the user's own."""
+    """Rows (packed sequences) trained so far; not known of a command of the user's own."""
 
     seed: int | None = None
     world_size: int
     spec_hash: str
     created_at: str
+    best: str | None = None
+    """Name of the best checkpoint so far, which may be this one; none where none is sought."""
+
     files: list[CheckpointFile]
 
 

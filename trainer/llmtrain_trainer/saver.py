@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 import time
@@ -9,17 +10,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 from llmtrain_api.layout import checkpoint_name
+from llmtrain_api.run import RunSpec
 from llmtrain_api.runfile import spec_hash
 from llmtrain_trainer import checkpoints, owner
+from llmtrain_trainer.best import best as best_of
 from llmtrain_trainer.checkpoints import PartsMissingError
 from llmtrain_trainer.faults import Faults
 from llmtrain_trainer.records import CheckpointManifest, Start, now
 from llmtrain_trainer.stop import Stop
 from llmtrain_trainer.storage import Folder
-from llmtrain_trainer.workdir import CHECKPOINTS, Job, saved_marker
+from llmtrain_trainer.workdir import CHECKPOINTS, POSITION, Job, saved_marker
 
 _POLL_SECONDS = 0.5
 _RETRY_SECONDS = 20.0
+_TRAINER_STATE = "trainer_state.json"  # transformers' name.
 _MANY = 3  # Checkpoints that wait on disk: storage is slower than training saves.
 
 
@@ -37,12 +41,13 @@ class Saver:
         published: Callable[[CheckpointManifest], None],
         first: Callable[[], None] = lambda: None,
         look: Callable[[bool], None] | None = None,
+        best: str | None = None,
     ) -> None:
         """Args: whom to tell, and what to do.
 
         `first` is done before a checkpoint counts, and `published` is told of it after, both on
         node 0 only. `look` is done before each look for checkpoints, and told whether the processes
-        have ended.
+        have ended. `best` names the best checkpoint of earlier attempts.
         """
         self._output = output
         self._job = job
@@ -53,6 +58,7 @@ class Saver:
         self._first = first
         self._look = look
         self._parent = start.resume_from
+        self._best = best
         self._saved_step = -1
         self._lost: set[Path] = set()  # Whose other parts will not come any more.
         self._faults = Faults()
@@ -141,7 +147,7 @@ class Saver:
         checkpoints.upload_part(self._output, name, folder, self._job.node)
         if self._job.node == 0:
             try:
-                self._publish(name, step)
+                self._publish(folder, name, step)
             except PartsMissingError:
                 if self._is_late():
                     self._lost.add(folder)
@@ -149,8 +155,10 @@ class Saver:
             self._say(f"checkpoint {name} is in storage ({time.monotonic() - began:.1f} s)")
         shutil.rmtree(folder)
 
-    def _publish(self, name: str, step: int) -> None:
+    def _publish(self, folder: Path, name: str, step: int) -> None:
         run, training = self._job.run, self._job.run.spec.training
+        if _is_best(folder, step, run.spec):
+            self._best = name
         parts = checkpoints.wait_for_parts(
             self._output,
             name,
@@ -163,11 +171,12 @@ class Saver:
             attempt=self._start.attempt,
             restart=self._start.restart,
             step=step,
-            samples=step * training.global_batch_size if training else None,
+            samples=_samples(folder),
             seed=training.seed if training else None,
             world_size=run.spec.world_size,
             spec_hash=spec_hash(run.spec),
             created_at=now(),
+            best=self._best,
             files=[file for part in parts for file in part.files],
         )
         self._first()
@@ -187,6 +196,22 @@ class Saver:
     def _is_superseded(self, step: int) -> bool:
         """Returns whether a newer checkpoint waits, and time is short."""
         return self._newest_first and any(_step_of(folder) > step for folder in self._waiting())
+
+
+def _samples(folder: Path) -> int | None:
+    """Returns the rows trained until this checkpoint; none of one of an earlier version."""
+    path = folder / POSITION
+    return int(json.loads(path.read_bytes())["samples"]) if path.is_file() else None
+
+
+def _is_best(folder: Path, step: int, spec: RunSpec) -> bool:
+    """Returns whether no model was better than that of this checkpoint, by its own logs."""
+    metric = spec.evaluation.metric_for_best_model if spec.evaluation is not None else None
+    if metric is None:
+        return False
+    state = json.loads((folder / _TRAINER_STATE).read_bytes())
+    found = best_of(state["log_history"], metric)
+    return found is not None and found.step == step
 
 
 def _step_of(folder: Path) -> int:

@@ -39,6 +39,8 @@ RESOLVED = "resolved.json"
 TRAINED = "trained"
 PREEMPTED = "preempted"
 CHECKPOINTS = "out"
+POSITION = "position.json"
+"""In a checkpoint: how many rows (packed sequences) have been trained, as `samples`."""
 FINAL = "final"
 TOKENS = "tokens"
 ACCOUNT = "account.json"
@@ -91,6 +93,9 @@ class Job(ApiModel):
 
     resume_from: str | None = None
     """Folder of a verified checkpoint, or none to start from step 0."""
+
+    best_from: str | None = None
+    """Folder of the best checkpoint so far, where it is another one and wanted at the end."""
 
     @property
     def tokenizer_path(self) -> str:

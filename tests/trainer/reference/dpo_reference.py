@@ -26,7 +26,7 @@ arguments = DPOConfig(
     out, use_cpu=True, bf16=False, activation_checkpointing=False, report_to=[], disable_tqdm=True,
     beta=0.2, loss_type=["sigmoid", "robust", "sft"], loss_weights=[1.0, 0.5, 0.1],
     label_smoothing=0.1, disable_dropout=False, max_length=48, max_steps=54,
-    per_device_train_batch_size=2, per_device_eval_batch_size=2, learning_rate=5e-3,
+    per_device_train_batch_size=2, per_device_eval_batch_size=64, learning_rate=5e-3,
     gradient_accumulation_steps=4 // int(os.environ.get("WORLD_SIZE", "1")),
     lr_scheduler_type="cosine", warmup_steps=5, weight_decay=0.01, max_grad_norm=0.5,
     optim="adamw_torch", adam_beta2=0.98, seed=7, logging_steps=1, logging_nan_inf_filter=False,

@@ -42,7 +42,7 @@ def collate(parts: list[dict[str, torch.Tensor]]) -> dict[str, Any]:
 # fmt: off
 arguments = hf.TrainingArguments(
     str(out), use_cpu=True, report_to=[], disable_tqdm=True, remove_unused_columns=False,
-    max_steps=54, per_device_train_batch_size=2, per_device_eval_batch_size=2, learning_rate=5e-3,
+    max_steps=54, per_device_train_batch_size=2, per_device_eval_batch_size=256, learning_rate=5e-3,
     gradient_accumulation_steps=4 // int(os.environ.get("WORLD_SIZE", "1")),
     lr_scheduler_type="cosine", warmup_steps=5, weight_decay=0.01, max_grad_norm=0.5, seed=7,
     optim="adamw_torch", adam_beta2=0.98, logging_steps=1, logging_nan_inf_filter=False,

@@ -39,7 +39,7 @@ tokenizer.chat_template = TEMPLATE
 arguments = SFTConfig(
     out, use_cpu=True, bf16=False, activation_checkpointing=False, report_to=[], disable_tqdm=True,
     assistant_only_loss=True, packing=True, shuffle_dataset=True, max_length=96, max_steps=54,
-    per_device_train_batch_size=2, per_device_eval_batch_size=2, learning_rate=5e-3,
+    per_device_train_batch_size=2, per_device_eval_batch_size=32, learning_rate=5e-3,
     gradient_accumulation_steps=4 // int(os.environ.get("WORLD_SIZE", "1")),
     lr_scheduler_type="cosine", warmup_steps=5, weight_decay=0.01, max_grad_norm=0.5,
     optim="adamw_torch", adam_beta2=0.98, seed=7, logging_steps=1, logging_nan_inf_filter=False,

@@ -136,14 +136,13 @@ def read(files: Sequence[InputFile], spec: RunSpec, index: int) -> Iterator[Row]
         DataError: A row is malformed, or there is none, or none has a column that `columns` names.
     """
     file, dataset = files[index], spec.datasets[index]
-    fraction = spec.evaluation.fraction if spec.evaluation is not None else 0.0
     unseen = _columns_of_rows(dataset)
     count = 0
     for place, raw in itertools.islice(read_rows(file, index), dataset.max_samples):
         count += 1
         row = require_object(place, raw)
         unseen = {name: theirs for name, theirs in unseen.items() if theirs not in row}
-        yield Row(place, is_held_out(row, fraction), _content(place, row, dataset))
+        yield Row(place, falls_out(place, row, spec, row), _content(place, row, dataset))
     if not count:
         raise no_rows(file)
     for name, theirs in unseen.items():
@@ -186,6 +185,33 @@ def renamed(place: str, row: dict[str, Any], dataset: Dataset) -> dict[str, Any]
             )
     ours = {name: row[theirs] for name, theirs in chosen.items() if theirs in row}
     return {**{name: value for name, value in row.items() if name not in chosen}, **ours}
+
+
+def falls_out(place: str, row: dict[str, Any], spec: RunSpec, content: dict[str, Any]) -> bool:
+    """Returns whether a row is held out: by its content, or by the column of its group.
+
+    Args:
+        place: Where it stands.
+        row: The row as it was read.
+        spec: The run's spec.
+        content: What counts of the row where it has no group.
+
+    Raises:
+        DataError: Rows are grouped, and this one has no group.
+    """
+    evaluation = spec.evaluation
+    if evaluation is None:
+        return False
+    column = evaluation.group_by
+    if column is None:
+        return is_held_out(content, evaluation.fraction)
+    if row.get(column) is None:
+        raise DataError(
+            place,
+            f"has no `{column}`, by which rows are held out together",
+            "add it to every row, or correct evaluation.groupBy",
+        )
+    return is_held_out({column: row[column]}, evaluation.fraction)
 
 
 def is_held_out(row: dict[str, Any], fraction: float) -> bool:

@@ -27,8 +27,9 @@ class Document:
 def documents(files: Sequence[InputFile], spec: RunSpec) -> Iterator[Document]:
     """Yields the documents of all data sets, in their order, holding one at a time.
 
-    Which of them are held out follows from their text alone: neither other columns nor the kind of
-    file count, and a text that stands twice is on one side.
+    Which of them are held out follows from their text alone, unless `evaluation.groupBy` names a
+    column: neither other columns nor the kind of file count, and a text that stands twice is on one
+    side.
 
     Args:
         files: The downloaded objects, in the order of `spec.datasets`.
@@ -44,13 +45,12 @@ def documents(files: Sequence[InputFile], spec: RunSpec) -> Iterator[Document]:
 
 def of_dataset(files: Sequence[InputFile], spec: RunSpec, index: int) -> Iterator[Document]:
     """Yields the documents of dataset `index`, as `documents` does."""
-    fraction = spec.evaluation.fraction if spec.evaluation is not None else 0.0
     empty = True
     dataset = spec.datasets[index]
     for place, raw in itertools.islice(read_rows(files[index], index), dataset.max_samples):
         empty = False
-        row = rows.renamed(place, rows.require_object(place, raw), dataset)
-        text = columns.text(place, row, _COLUMN)
-        yield Document(place, text, rows.is_held_out({_COLUMN: text}, fraction))
+        whole = rows.require_object(place, raw)
+        text = columns.text(place, rows.renamed(place, whole, dataset), _COLUMN)
+        yield Document(place, text, rows.falls_out(place, whole, spec, {_COLUMN: text}))
     if empty:
         raise rows.no_rows(files[index])

@@ -22,6 +22,15 @@ from llmtrain_api.stages.sft import SFT
 from llmtrain_trainer.workdir import Job
 
 _LIBRARIES = ("tokenizers", "transformers", "jinja2")
+_MEASURING = (
+    "everySteps",
+    "atStart",
+    "batchSize",
+    "metricForBestModel",
+    "earlyStoppingPatience",
+    "loadBestModelAtEnd",
+)
+"""The fields of `evaluation` that do not say which rows are held out."""
 
 
 def of(job: Job) -> str:
@@ -42,7 +51,7 @@ def _of_spec(spec: RunSpec) -> dict[str, Any]:
     return {
         "stage": spec.stage,
         "datasets": [_of_dataset(dataset) for dataset in spec.datasets],
-        "evaluation": _but(spec.evaluation, "everySteps", "batchSize"),
+        "evaluation": _but(spec.evaluation, *_MEASURING),
         "sft": _but(spec.sft or SFT(), "packing"),
         "pretrain": _but(spec.pretrain or Pretrain(), "isolateDocuments"),
         # Running text is cut where it is read.

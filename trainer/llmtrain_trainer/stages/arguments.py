@@ -26,6 +26,7 @@ _OWNERS = {
     "bf16": "training.precision",
     "bf16_full_eval": "training.precision",
     "do_eval": "evaluation",
+    "eval_on_start": "evaluation.atStart",
     "eval_steps": "evaluation.everySteps",
     "eval_strategy": "evaluation.everySteps",
     "fp16": "training.precision",
@@ -34,12 +35,14 @@ _OWNERS = {
     "gradient_accumulation_steps": "training.globalBatchSize",
     "gradient_checkpointing": "training.activationCheckpointing",
     "learning_rate": "training.learningRate",
+    "load_best_model_at_end": "evaluation.loadBestModelAtEnd",
     "logging_steps": "training.loggingSteps",
     "logging_strategy": "training.loggingSteps",
     "lr_scheduler_type": "training.lrSchedulerType",
     "max_grad_norm": "training.maxGradNorm",
     "max_length": "training.maxLength",
     "max_steps": "training.maxSteps",
+    "metric_for_best_model": "evaluation.metricForBestModel",
     "num_train_epochs": "training.epochs",
     "optim": "training.optim",
     "output_dir": "output.uri",
@@ -51,6 +54,7 @@ _OWNERS = {
     "save_strategy": "checkpoint.everySteps",
     "save_total_limit": "checkpoint.keep",
     "seed": "training.seed",
+    "train_sampling_strategy": "training.groupByLength",
     "warmup_steps": "training.warmupSteps",
     "weight_decay": "training.weightDecay",
 }
@@ -117,14 +121,18 @@ _REFUSED = {
         "enable_jit_checkpoint",
         "greater_is_better",
         "ignore_data_skip",
-        "load_best_model_at_end",
+        "include_num_input_tokens_seen",
         "log_on_each_node",
         "logging_nan_inf_filter",
-        "metric_for_best_model",
         "restore_callback_states_from_checkpoint",
         "save_on_each_node",
         "save_only_model",
         "use_cache",
+    ),
+    "would make the result depend on how rows are batched, or leave rows out": (
+        "average_tokens_across_devices",
+        "dataloader_drop_last",
+        "length_column_name",
     ),
     "moves the reference model, which is in no checkpoint, so that a resumed run would differ": (
         "ref_model_mixup_alpha",
@@ -207,9 +215,11 @@ def map_spec(
     training, evaluation = spec.require_training(), spec.evaluation
     every_steps = evaluation.every_steps if evaluation is not None else None
     batch_size = evaluation.batch_size if evaluation is not None else None
+    grouped = {"train_sampling_strategy": "group_by_length"} if training.group_by_length else {}
     return {
         "output_dir": str(folder),
         **_data(spec),
+        **grouped,
         # The optimizer and its schedule.
         "per_device_train_batch_size": training.micro_batch_size,
         "gradient_accumulation_steps": spec.gradient_accumulation_steps,
@@ -238,6 +248,7 @@ def map_spec(
         "disable_tqdm": True,
         "eval_strategy": "steps" if every_steps is not None else "no",
         "eval_steps": every_steps,
+        "eval_on_start": evaluation is not None and evaluation.at_start,
         "per_device_eval_batch_size": batch_size or training.micro_batch_size,
         "save_strategy": "steps",
         "save_steps": spec.checkpoint.every_steps,

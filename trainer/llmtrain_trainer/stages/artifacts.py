@@ -42,7 +42,7 @@ def write(
     folder: Path,
     trainer: Recorded,
     account: Account,
-    metrics: Mapping[str, float],
+    metrics: Mapping[str, Any],
     weights: str,
 ) -> None:
     """Writes `final/` in the working folder, `.done` last; called in the first process only."""

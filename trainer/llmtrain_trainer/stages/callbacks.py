@@ -19,7 +19,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from llmtrain_trainer import workdir
 from llmtrain_trainer.failures import DivergedError
-from llmtrain_trainer.stages import efficiency, rewards
+from llmtrain_trainer.stages import efficiency, measure, rewards
 from llmtrain_trainer.stages.efficiency import Work
 from llmtrain_trainer.stages.pace import Pace
 from llmtrain_trainer.workdir import say
@@ -163,7 +163,7 @@ class TrainingLog(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Says that training begins."""
-        self.pace = Pace()
+        self.pace = Pace(state.num_input_tokens_seen)
         if state.is_world_process_zero:
             say(self._folder, "Training")
 
@@ -233,6 +233,7 @@ def log_line(
         "total_steps": total,
         "loss": logs.get("loss"),
         "eval_loss": logs.get("eval_loss"),
+        **measure.logged(logs),
         "lr": logs.get("learning_rate"),
         "grad_norm": logs.get("grad_norm"),
         "epoch": logs.get("epoch"),

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import datasets
 import torch
@@ -39,7 +39,9 @@ from llmtrain_trainer.stages.callbacks import (
     TrainingLog,
     check_weights,
 )
+from llmtrain_trainer.stages.deal import Filled
 from llmtrain_trainer.stages.devices import Device, Precision, choose_precision, find_device
+from llmtrain_trainer.stages.keep_best import KeepBest
 from llmtrain_trainer.stages.loading import (
     check_embeddings,
     load_model,
@@ -47,20 +49,17 @@ from llmtrain_trainer.stages.loading import (
     lora_config,
     new_model,
 )
+from llmtrain_trainer.stages.measure import Measured
+from llmtrain_trainer.stages.once import EachRowOnce
 from llmtrain_trainer.stages.samples import SampleRecorder
 from llmtrain_trainer.workdir import Job, say, write_atomically
-
-if TYPE_CHECKING:
-    _Base = transformers.Trainer
-else:
-    _Base = object
 
 logger = logging.getLogger(__name__)
 
 _trainer: transformers.Trainer | None = None
 
 
-class Recorded(_Base):
+class Recorded(Measured, EachRowOnce):
     """Beside a trainer of transformers or TRL: samples are recorded, and no step is one too many.
 
     Stands before the trainer in a class's bases.
@@ -75,8 +74,9 @@ class Recorded(_Base):
 
         transformers looks for the end only after a step, so it would train one more.
         """
-        if self.state.global_step < self.state.max_steps:
-            super()._run_epoch(*args, **kwargs)  # type: ignore[no-untyped-call]
+        ended = self.state.global_step >= self.state.max_steps
+        if not (ended or self.control.should_training_stop):
+            super()._run_epoch(*args, **kwargs)
 
     def get_batch_samples(self, epoch_iterator: Any, *args: Any, **kwargs: Any) -> Any:
         """Returns the batches of one step, and takes the time until they are there."""
@@ -168,6 +168,7 @@ def run(job: Job, folder: Path, stage: Stage) -> ExitClass:
     tokenizer = load_tokenizer(job)
     account = _tokens(job, folder, tokenizer, stage)
     config = arguments.build(spec, device, precision, folder / workdir.CHECKPOINTS)
+    config.eval_on_start = config.eval_on_start and job.resume_from is None
     _say(folder, "loading the model")
     if spec.architecture is None:
         model = stage.load(job, device, precision)
@@ -177,9 +178,10 @@ def run(job: Job, folder: Path, stage: Stage) -> ExitClass:
         _say(folder, f"a new model of {count:,} parameters, with {rows:,} embedding rows")
     check_embeddings(model, account.largest_id, spec.source_uri)
     stop = StopOnRequest(folder)
+    keeper = KeepBest(spec.evaluation, folder)
     # The guard stands before all that saves or logs.
     log = TrainingLog(folder)
-    callbacks = [stop, Guard(), Checkpoints(folder), log]
+    callbacks = [stop, Guard(), keeper, Checkpoints(folder), log]
     lora = lora_config(spec, model)
     prepared = Prepared(folder / workdir.TOKENS)
     trainer = _build(Parts(job, config, model, tokenizer, prepared, lora, callbacks), stage)
@@ -194,11 +196,12 @@ def run(job: Job, folder: Path, stage: Stage) -> ExitClass:
     if spec.evaluation is not None and not _evaluated(trainer):
         _say(folder, "the final model", "Evaluating")
         trainer.evaluate()
+    best = keeper.numbers(trainer.state, keeper.load(trainer, job.best_from))
     weights = _compare_processes(trainer)
     metrics = output.metrics | efficiency.results(log.pace.whole(), log.work)
     if trainer.is_world_process_zero():
         _say(folder, "writing the results", "Finishing")
-        artifacts.write(job, folder, trainer, account, metrics, weights)
+        artifacts.write(job, folder, trainer, account, {**metrics, **best}, weights)
     _leave_group()
     return ExitClass.SUCCESS
 
@@ -235,6 +238,8 @@ def _build(parts: Parts, stage: Stage) -> Recorded:
             "training", f"TRL or transformers refuses these settings ({error})", "correct them"
         ) from error
     _check_optimizer(trainer, parts.job.run.spec.require_training().optim)
+    rows: Any = trainer.train_dataset
+    trainer.data_collator = Filled(trainer.data_collator, rows[0])
     trainer.recorder = SampleRecorder(trainer.data_collator)
     trainer.add_callback(trainer.recorder)
     trainer.remove_callback(PrinterCallback)

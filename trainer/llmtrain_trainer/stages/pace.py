@@ -24,14 +24,19 @@ class Speed:
 
 
 class Pace:
-    """The times of one attempt's steps."""
+    """The times of one attempt's steps.
 
-    def __init__(self) -> None:
+    Args:
+        tokens: Those that earlier attempts trained.
+    """
+
+    def __init__(self, tokens: float = 0.0) -> None:
         self._step_seconds: deque[float] = deque(maxlen=_STEPS_FOR_THE_PACE)
         self._last_step: float | None = None
         self._wait = 0.0  # Of the step that is going on.
-        self._read = _Sum()  # Up to the last `read`.
-        self._all = _Sum()
+        self._before = _Sum(tokens)
+        self._read = self._before  # Up to the last `read`.
+        self._all = self._before
         self._begin = time.perf_counter()
 
     def step(self) -> None:
@@ -72,14 +77,14 @@ class Pace:
         return statistics.median(self._step_seconds) if self._step_seconds else None
 
     def read(self, tokens: float) -> Speed:
-        """Returns the speed since the last call, given all tokens of this attempt so far."""
+        """Returns the speed since the last call, given all tokens trained so far."""
         before = self._read
         self._all = self._read = _Sum(tokens, self._all.seconds, self._all.wait)
         return self._read.since(before)
 
     def whole(self) -> Speed:
         """Returns the speed of this attempt up to the last `read`."""
-        return self._read.since(_Sum())
+        return self._read.since(self._before)
 
 
 @dataclass(frozen=True)

@@ -33,21 +33,38 @@ _ANY_TOKEN = 0  # Fills a batch up: no token attends to what comes after it, no 
 
 
 class Trainer(Recorded, transformers.Trainer):
-    """transformers' trainer, recorded; its logs say how many tokens it has trained."""
+    """transformers' trainer, recorded; it counts tokens and those said right, as TRL's do."""
 
-    _tokens: torch.Tensor | int = 0  # On the device until it is logged.
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._metrics: dict[str, dict[str, list[float]]] = {"eval": {}}
+        super().__init__(*args, **kwargs)
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
         """Returns the batches of one step and the tokens in them, over all processes."""
         batches, tokens = super().get_batch_samples(*args, **kwargs)
         if tokens is not None:
-            self._tokens = self._tokens + torch.as_tensor(tokens).long()
+            self._total_train_tokens = self._total_train_tokens + torch.as_tensor(tokens).long()
         return batches, tokens
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Returns the loss; of held-out sequences, the share of tokens said right is kept."""
+        loss, outputs = super().compute_loss(
+            model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
+        )
+        if not model.training and outputs.logits is not None:
+            targets = inputs["shift_labels"]
+            trained = targets != IGNORED
+            right = (outputs.logits.argmax(-1) == targets) & trained
+            share = right.sum() / trained.sum().clamp(min=1)
+            self._metrics["eval"]["mean_token_accuracy"] = [share.item()]
+        return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Logs `logs`, with the tokens beside a training loss."""
         if "loss" in logs:
-            logs["num_tokens"] = int(self._tokens)
+            logs["num_tokens"] = int(self._total_train_tokens)
         super().log(logs, start_time)
 
 

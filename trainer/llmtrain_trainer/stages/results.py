@@ -27,16 +27,18 @@ _OF_THE_ATTEMPT = (
 )
 """Speed and memory of the last attempt, from `efficiency.results`."""
 
+_BEST = ("best_metric", "best_step", "best_value", "model_step", "stopped_early")
 _COUNTS = ("rows", "train", "evaluation", "dropped", "truncated", "tokens", "trained_tokens")
 
 
 def collect(
-    metrics: Mapping[str, float], history: History, account: Account, weights: str
+    metrics: Mapping[str, Any], history: History, account: Account, weights: str
 ) -> dict[str, Any]:
     """Returns what `all_results.json` holds.
 
     Args:
-        metrics: What `Trainer.train` returned: of this attempt only, where a run was resumed.
+        metrics: What `Trainer.train` returned: of this attempt only, where a run was resumed. With
+            it, what is known of the best model.
         history: The logs of the whole run.
         account: What became of the rows.
         weights: SHA-256 of the trained weights.
@@ -53,11 +55,17 @@ def collect(
     results["total_flos"] = metrics.get("total_flos")
     results |= {name: metrics[name] for name in _OF_THE_ATTEMPT if name in metrics}
     evaluations = [line for line in history if "eval_loss" in line]
+    results |= {name: metrics[name] for name in _BEST if name in metrics}
+    step = metrics.get("model_step")
+    if of_model := [line for line in evaluations if line["step"] == step]:
+        evaluations = of_model
     if evaluations:
         last = evaluations[-1]
-        results |= {name: value for name, value in last.items() if name.startswith("eval_")}
+        results |= {
+            name: in_json(value) for name, value in last.items() if name.startswith("eval_")
+        }
         if not _COMPARES & last.keys():
-            results["perplexity"] = perplexity(last["eval_loss"])
+            results["perplexity"] = in_json(perplexity(last["eval_loss"]))
     results |= {
         f"{'data_' if name != 'rows' else ''}{name}": account.total(name) for name in _COUNTS
     }
@@ -82,3 +90,8 @@ def perplexity(loss: float) -> float:
         return math.exp(loss)
     except OverflowError:
         return math.inf
+
+
+def in_json(value: float) -> float | str:
+    """Returns a number as JSON can hold it: one without end as the word that languages read."""
+    return "Infinity" if value == math.inf else value

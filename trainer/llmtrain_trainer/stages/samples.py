@@ -12,7 +12,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 logger = logging.getLogger(__name__)
 
-_COLUMNS = ("input_ids", "prompt_ids", "completion_ids", "chosen_ids", "rejected_ids")
+TOKEN_COLUMNS = ("input_ids", "prompt_ids", "completion_ids", "chosen_ids", "rejected_ids")
+"""The columns of token ids that the rows of the stages have."""
+
 _MOST_REMEMBERED = 100_000  # Per process; bounds what is exchanged at the end.
 
 
@@ -67,18 +69,13 @@ def report(digests_by_rank: Sequence[Sequence[int]]) -> None:
         logger.info(
             "rank %d was given %d samples in its first epoch, %s", rank, len(digests), whole
         )
-    logger.info(
-        "%d distinct samples, %d of them seen by two processes (transformers fills an epoch's last"
-        " batches up from its beginning)",
-        len(seen),
-        common,
-    )
+    logger.info("%d distinct samples, %d of them seen by two processes", len(seen), common)
 
 
 def _digest(feature: Mapping[str, Any]) -> int:
     """Returns a digest of a row's tokens, in whichever columns they stand."""
     ids = array("i")
-    for name in _COLUMNS:
+    for name in TOKEN_COLUMNS:
         ids.extend(feature.get(name, ()))
     digest = hashlib.blake2b(ids.tobytes(), digest_size=8).digest()
     return int.from_bytes(digest, "big")
