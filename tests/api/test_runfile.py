@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import other_values
 import pytest
 import specs
 from pydantic.alias_generators import to_camel
@@ -103,13 +104,13 @@ NOT_ALONE = {
     "path",
     [
         path
-        for path in specs.OTHER_VALUES
+        for path in other_values.OTHER_VALUES
         if path.split(".")[0] in SPEC_FIELDS_THAT_MAKE_THE_RESULT and path not in NOT_ALONE
     ],
 )
 def test_what_makes_the_weights_counts(path: str) -> None:
     spec = specs.holding(path)
-    other = specs.changed(spec, path, specs.OTHER_VALUES[path])
+    other = specs.changed(spec, path, other_values.OTHER_VALUES[path])
     assert hash_of(other) != hash_of(spec)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import cluster
+import other_values
 import pytest
 import specs
 import yaml
@@ -91,7 +92,7 @@ def test_each_mistake_is_refused_with_its_message(namespace: str) -> None:
 
     for kind in specs.KINDS:
         start(namespace, specs.everything(kind))
-    for path, value in specs.OTHER_VALUES.items():
+    for path, value in other_values.OTHER_VALUES.items():
         mistake = f"{path} taken away" if value is specs.REMOVE else f"another {path}"
         said = change(namespace, path, value, specs.holding(path))
         assert refusal(path) in said
@@ -132,7 +133,7 @@ def test_the_first_of_many_changes_is_named(namespace: str) -> None:
 
 def test_mutable_fields_change_once_started(namespace: str) -> None:
     start(namespace, specs.everything())
-    for path, value in specs.MUTABLE_VALUES.items():
+    for path, value in other_values.MUTABLE_VALUES.items():
         assert change(namespace, path, value, specs.everything()) == ""
 
 
