@@ -77,7 +77,7 @@ class Operator:
             self._pace,
         )
         self._schedule_reconciler = ScheduleReconciler(
-            self._schedule_queue, self._cache, kube, self._recorder, time.time
+            self._schedule_queue, self._cache, kube, self._recorder, time.time, self._changed
         )
         self._tasks: list[asyncio.Task[Any]] = []
         self._new_authority = asyncio.Event()

@@ -52,7 +52,8 @@ LONGEST_RETRY_SECONDS = 300.0
 class ScheduleReconciler(Worker[ScheduleKey]):
     """Takes schedules off the queue and brings each one up to date. Safe to repeat at any time.
 
-    `now` is the time in seconds since 1970.
+    `now` is the time in seconds since 1970; `run_made` is told of each run that was made, since its
+    event from the watch is no news to the cache.
     """
 
     def __init__(
@@ -62,8 +63,10 @@ class ScheduleReconciler(Worker[ScheduleKey]):
         kube: Kube,
         recorder: Recorder,
         now: Callable[[], float],
+        run_made: Callable[[RunKey | None], None],
     ) -> None:
         super().__init__(queue, "schedule")
+        self._run_made = run_made
         self._cache = cache
         self._kube = kube
         self._recorder = recorder
@@ -130,7 +133,7 @@ class ScheduleReconciler(Worker[ScheduleKey]):
         schedule = snapshot.schedule
         try:
             body = build_run(schedule, new.name, new.time)
-            self._cache.set_run(await self._kube.create(RUNS, schedule.key.namespace, body))
+            made = await self._kube.create(RUNS, schedule.key.namespace, body)
         except AlreadyExistsError:
             return self._found(snapshot, new)
         except NamespaceEndsError:
@@ -139,6 +142,7 @@ class ScheduleReconciler(Worker[ScheduleKey]):
             terminal = isinstance(error, InvalidError)
             self._refuse(snapshot, new, f"run {new.name} cannot be made: {error}", terminal)
             return False
+        self._run_made(self._cache.set_run(made))
         self._refusals.pop(schedule.uid, None)
         metrics.SCHEDULED_RUNS.labels(result="created").inc()
         metrics.SCHEDULE_DELAY_SECONDS.observe(max(0.0, snapshot.now - new.due))

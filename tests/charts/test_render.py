@@ -193,7 +193,8 @@ def test_with_named_namespaces_its_rights_end_there() -> None:
 def test_nobody_but_the_operator_writes_a_status() -> None:
     for role in ("view", "edit"):
         assert set(rights(pick(render(), "ClusterRole", f":{role}"))) == {
-            ("llmtrain.dev", "llmtrainruns")
+            ("llmtrain.dev", "llmtrainruns"),
+            ("llmtrain.dev", "llmtrainschedules"),
         }
 
 

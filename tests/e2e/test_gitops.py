@@ -46,8 +46,9 @@ def test_the_operator_writes_nothing_but_the_status(namespace: str) -> None:
         "apply", "--server-side", "--field-manager=git", "-f", "-", stdin=json.dumps(manifest)
     )
     cluster.wait_finished(namespace, "own")
-    run = cluster.get("llmtrainrun", namespace, "own")
     cluster.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "ltr/own", "-n", namespace)
+    whole = ("get", "ltr", "own", "-n", namespace, "-o", "json", "--show-managed-fields")
+    run = json.loads(cluster.kubectl(*whole).stdout)
     assert owners_of_the_spec(run) == {"git"}
     assert "finalizers" not in run["metadata"]
     assert run["metadata"].get("annotations", {}) == {}

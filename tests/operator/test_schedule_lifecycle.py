@@ -6,6 +6,7 @@ import pytest
 from clockwork import SCHEDULE, Clockwork, at, name_at
 from world import SPEC
 
+from llmtrain_operator.cache import Cache
 from llmtrain_operator.kube import (
     RUNS,
     SCHEDULES,
@@ -16,6 +17,7 @@ from llmtrain_operator.kube import (
     NamespaceEndsError,
 )
 from llmtrain_operator.schedule_snapshot import schedule_of
+from llmtrain_operator.snapshot import RunKey
 
 
 @pytest.fixture
@@ -201,6 +203,16 @@ async def test_a_foreign_run_in_the_way_is_told_of_and_left_alone(clockwork: Clo
     await clockwork.until("12:01:50")
     assert clockwork.created == [name]
     assert clockwork.condition("Ready") == ("True", "Scheduled")
+
+
+async def test_a_run_is_told_of_though_the_watch_brings_no_news_of_it(
+    clockwork: Clockwork,
+) -> None:
+    clockwork.apply()
+    await clockwork.settle()
+    clockwork.kube.cache = Cache()  # The answer comes before the event.
+    await clockwork.until("12:01:10")
+    assert clockwork.told == [RunKey("default", name_at("12:01:00"))]
 
 
 async def test_a_run_that_the_cache_does_not_know_yet_is_not_made_twice(

@@ -18,7 +18,7 @@ from llmtrain_operator.recorder import Recorder
 from llmtrain_operator.resync import read_everything
 from llmtrain_operator.schedule_reconcile import ScheduleReconciler
 from llmtrain_operator.schedule_snapshot import ScheduleKey
-from llmtrain_operator.snapshot import format_time
+from llmtrain_operator.snapshot import RunKey, format_time
 
 Object = dict[str, Any]
 BEGIN = datetime.fromisoformat("2026-11-21T12:00:30Z").timestamp()
@@ -48,6 +48,7 @@ class Clockwork:
     def __init__(self) -> None:
         self.kube = FakeKube(Cache())
         self.kube.now = BEGIN
+        self.told: list[RunKey | None] = []
         self._start()
 
     def _start(self) -> None:
@@ -55,7 +56,7 @@ class Clockwork:
         self.queue: WorkQueue[ScheduleKey] = WorkQueue(clock, lambda: 1.0)
         self.recorder = Recorder(kube, clock)
         self.reconciler = ScheduleReconciler(
-            self.queue, self.kube.cache, kube, self.recorder, clock
+            self.queue, self.kube.cache, kube, self.recorder, clock, self.told.append
         )
 
     async def restart_operator(self) -> None:
