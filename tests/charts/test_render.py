@@ -9,6 +9,7 @@ import json
 import re
 import subprocess
 import tarfile
+import uuid
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -285,7 +286,7 @@ OPTIONS = (
 @pytest.fixture(scope="module")
 def dry_namespace() -> Any:
     """A namespace that enforces Pod Security `restricted`, with the chart's account in it."""
-    name = "llmtrain-dry-run"
+    name = f"llmtrain-dry-run-{uuid.uuid4().hex[:6]}"  # Processes of tests run at once.
     labels = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
     cluster.apply(
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
@@ -306,7 +307,7 @@ def dry_namespace() -> Any:
     [
         pytest.param((), id="by default"),
         pytest.param(OPTIONS, id="with every option"),
-        pytest.param(("watchNamespaces={llmtrain-dry-run}",), id="for one namespace"),
+        pytest.param((f"watchNamespaces={{{NAMESPACE}}}",), id="for one namespace"),
     ],
 )
 def test_a_real_api_server_takes_it(dry_namespace: str, values: tuple[str, ...]) -> None:
