@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import cluster
 
 Right = tuple[str, str, str]
 """API group, resource, verb."""
+TIME_TO_LEARN = timedelta(seconds=5)
 POD_NAME = "authentication.kubernetes.io/pod-name"
 
 
@@ -24,14 +26,33 @@ def requests_of(namespace: str, name: str) -> Iterator[dict[str, Any]]:
     """
     user = f"system:serviceaccount:{namespace}:{name}"
     pods = f"{name}-{_build(namespace, name)}-"
+    for event in _events():
+        [pod] = event["user"].get("extra", {}).get(POD_NAME, [""])
+        if event["user"]["username"] == user and pod.startswith(pods):
+            yield event
+
+
+def _events() -> Iterator[dict[str, Any]]:
     folder = Path(os.environ["KUBECONFIG"]).parent
     for path in sorted(folder.glob("audit*.log"), key=lambda p: p.stat().st_mtime):
         with path.open(encoding="utf-8") as lines:
             for line in lines:
-                event = json.loads(line)
-                [pod] = event["user"].get("extra", {}).get(POD_NAME, [""])
-                if event["user"]["username"] == user and pod.startswith(pods):
-                    yield event
+                yield json.loads(line)
+
+
+def _learned_rights() -> list[datetime]:
+    """Returns when an API server that had just started read who may do what."""
+    return [
+        _time_of(event)
+        for event in _events()
+        if event["user"]["username"] == "system:apiserver"
+        and event["verb"] == "list"
+        and event.get("objectRef", {}).get("resource") == "clusterrolebindings"
+    ]
+
+
+def _time_of(event: dict[str, Any]) -> datetime:
+    return datetime.fromisoformat(event["requestReceivedTimestamp"])
 
 
 def _build(namespace: str, name: str) -> str:
@@ -64,10 +85,12 @@ def granted(release: str) -> set[Right]:
 def used_and_refused(namespace: str, name: str) -> tuple[set[Right], list[tuple[Right, str]]]:
     """Returns the rights that an operator made use of, and the requests that were refused.
 
-    What is to be made in a namespace that ends is refused to everybody, and does not count.
+    What is to be made in a namespace that ends is refused to everybody, and does not count; no more
+    does what an API server refuses that was started a moment ago and knows nobody's rights yet.
     """
     used: set[Right] = set()
     refused = []
+    learned = _learned_rights()
     for event in requests_of(namespace, name):
         target = event.get("objectRef")
         if target is None:  # It asks which kinds there are, as everybody may.
@@ -77,6 +100,9 @@ def used_and_refused(namespace: str, name: str) -> tuple[set[Right], list[tuple[
         used.add(right)
         answer = event.get("responseStatus", {})
         message = json.dumps(answer)
-        if answer.get("code") == 403 and "because it is being terminated" not in message:
+        if answer.get("code") != 403 or "because it is being terminated" in message:
+            continue
+        asked = _time_of(event)
+        if not any(asked <= known < asked + TIME_TO_LEARN for known in learned):
             refused.append((right, message))
     return used, refused

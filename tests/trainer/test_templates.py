@@ -256,8 +256,8 @@ def test_a_model_is_trained_and_saved_with_the_template_and_the_mix(
     numbers = json.loads((folder / "final" / "results" / "all_results.json").read_text())
     assert (numbers["rows"], numbers["data_train"]) == (16, 16)
     assert numbers["data_mixing"] == [
-        {"uri": "s3://data/a.jsonl", "rows": 12, "epochs": 1.0},
-        {"uri": "s3://data/b.jsonl", "rows": 12, "epochs": 3.0},
+        {"uri": "s3://data/a.jsonl", "rows": 12, "epochs": 1.0, "epochs_trained": 0.3333},
+        {"uri": "s3://data/b.jsonl", "rows": 12, "epochs": 3.0, "epochs_trained": 1.0},
     ]
     assert numbers["epoch"] == 2 * 4 / 24
     saved = (folder / "final" / "adapter" / "chat_template.jinja").read_text()
