@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import tiny
 
+from llmtrain_trainer import worker
+
+_GIVEN = dict(os.environ)
+
 
 @pytest.fixture(autouse=True)
-def environment_as_it_was() -> Iterator[None]:
-    """A training process in the test's own process sets what its libraries are told."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
+def environment_as_it_was() -> None:
+    """Takes back what a training process in the tests' own process told the libraries."""
+    for name in worker.ENVIRONMENT.keys() - _GIVEN.keys():
+        os.environ.pop(name, None)
 
 
 @pytest.fixture(scope="session")
