@@ -43,8 +43,8 @@ def test_torchrun_starts_a_command_as_often_as_wanted(laptop: Laptop) -> None:
     run = under_torchrun(laptop.command(SCRIPT, "30", "25", "83"), 2)
     assert laptop.launch(run) is ExitClass.DIVERGED, laptop.verdict()
     assert laptop.verdict().last_lines == ["the end is near"]
-    # The other process may have saved once more when it was told to stop.
-    assert "20-a1r0" in laptop.checkpoints()
+    # The other process saves once more when it is told to stop, wherever it is by then.
+    assert laptop.checkpoints()
     assert laptop.launch(run) is ExitClass.SUCCESS
     for rank in (0, 1):
         assert (laptop.out / "model" / f"weights-{rank}").read_text() == DIGITS[:30]
