@@ -3,17 +3,7 @@
 from __future__ import annotations
 
 from llmtrain_api.markers import Rule
-
-
-def _not_for_custom(block: str) -> Rule:
-    return Rule(
-        f"!has(self.{block}) || self.stage != 'Custom'",
-        lambda spec: getattr(spec, block) is None or spec.stage != "Custom",
-        "stage Custom leaves it to the command: remove it, and say it in custom.args",
-        at=block,
-        reason="FieldValueForbidden",
-    )
-
+from llmtrain_api.stagerules import not_for
 
 CUSTOM_RULES = (
     Rule(
@@ -23,7 +13,14 @@ CUSTOM_RULES = (
         at="custom",
         reason="FieldValueRequired",
     ),
-    *(_not_for_custom(block) for block in ("tuning", "training", "evaluation")),
+    *(
+        not_for(
+            "Custom",
+            block,
+            "stage Custom leaves it to the command: remove it, and say it in custom.args",
+        )
+        for block in ("tuning", "training", "evaluation")
+    ),
     Rule(
         "(has(self.datasets) && size(self.datasets) > 0) || self.stage == 'Custom'",
         lambda spec: len(spec.datasets) > 0 or spec.stage == "Custom",

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 from llmtrain_api.markers import Rule
-
-
-def _not_for_evaluate(block: str, advice: str) -> Rule:
-    return Rule(
-        f"!has(self.{block}) || self.stage != 'Evaluate'",
-        lambda spec: getattr(spec, block) is None or spec.stage != "Evaluate",
-        advice,
-        at=block,
-        reason="FieldValueForbidden",
-    )
-
+from llmtrain_api.stagerules import not_for
 
 EVALUATE_RULES = (
-    _not_for_evaluate("tuning", "stage Evaluate trains no weights: remove it"),
-    _not_for_evaluate(
+    not_for("Evaluate", "tuning", "stage Evaluate trains no weights: remove it"),
+    not_for(
+        "Evaluate",
         "training",
         "stage Evaluate trains no weights: remove it; batchSize, maxLength, precision and seed"
         " stand in evaluate",
     ),
-    _not_for_evaluate(
+    not_for(
+        "Evaluate",
         "evaluation",
         "stage Evaluate measures all rows of its data sets: remove it; its settings stand in"
         " evaluate",

@@ -9,6 +9,7 @@ from llmtrain_api.customrules import CUSTOM_RULES
 from llmtrain_api.evaluaterules import EVALUATE_RULES
 from llmtrain_api.markers import Rule
 from llmtrain_api.orderrules import ORDER_RULES
+from llmtrain_api.stagerules import not_for
 
 FORMATS = {
     "Tokenizer": ("Text",),
@@ -53,16 +54,6 @@ def _only_for(stage: str, block: str) -> Rule:
         lambda spec: getattr(spec, block) is None or spec.stage == stage,
         f"only for stage {stage}: remove it, or correct the stage",
         at=_camel(block),
-        reason="FieldValueForbidden",
-    )
-
-
-def _not_for_tokenizer(block: str) -> Rule:
-    return Rule(
-        f"!has(self.{block}) || self.stage != 'Tokenizer'",
-        lambda spec: getattr(spec, block) is None or spec.stage != "Tokenizer",
-        "stage Tokenizer trains no weights: remove it",
-        at=block,
         reason="FieldValueForbidden",
     )
 
@@ -177,7 +168,10 @@ _BLOCK_RULES = (
         "a new model is trained as a whole: use Full, or start from a model",
         at="tuning.method",
     ),
-    *(_not_for_tokenizer(name) for name in ("model", "tuning", "training")),
+    *(
+        not_for("Tokenizer", block, "stage Tokenizer trains no weights: remove it")
+        for block in ("model", "tuning", "training")
+    ),
     Rule(
         f"!has(self.prepare) || !(self.stage in {list(_WITHOUT_TRAINING)})",
         lambda spec: spec.prepare is None or spec.stage not in _WITHOUT_TRAINING,
